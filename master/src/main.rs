@@ -1,0 +1,3 @@
+//! The companion.
+
+fn main() {}

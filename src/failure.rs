@@ -1,0 +1,112 @@
+//! Why a boot failed, in the three parts every message needs: what failed, why, and what to do.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The final message of a boot that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The step that failed, naming its URL, file, port or kernel release.
+    pub what: String,
+    /// The chain of causes, outermost first.
+    pub why: String,
+    /// What an administrator does about it.
+    pub todo: String,
+}
+
+impl Failure {
+    /// Reads the three parts out of an error chain: the outermost context is *what*, the rest of
+    /// the chain *why*, and the outermost [`Remedy`] on the chain *todo*.
+    pub fn from_error(error: &anyhow::Error) -> Self {
+        let mut chain = error.chain().map(ToString::to_string);
+        let what = chain.next().unwrap_or_default();
+        let mut causes: Vec<String> = Vec::new();
+        for cause in chain {
+            if causes.last() != Some(&cause) && cause != what {
+                causes.push(cause);
+            }
+        }
+        let todo = match error.downcast_ref::<Remedy>() {
+            Some(remedy) => remedy.todo.clone(),
+            None => "read the lines above this one; every step logs what it does".to_owned(),
+        };
+        let why = if causes.is_empty() { what.clone() } else { causes.join(": ") };
+        Self { what, why, todo }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n  why: {}\n  what to do: {}", self.what, self.why, self.todo)
+    }
+}
+
+/// A link of an error chain that also says what to do about it.
+#[derive(Clone, Debug)]
+pub struct Remedy {
+    what: String,
+    todo: String,
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Remedy {}
+
+/// Attaches a [`Remedy`] to a result.
+pub trait Advise<T> {
+    /// Wraps an error as "`what`: cause", and remembers `todo` for the final message.
+    ///
+    /// # Errors
+    /// The wrapped error, when there was one.
+    fn advise(self, what: impl Into<String>, todo: impl Into<String>) -> anyhow::Result<T>;
+}
+
+impl<T, E> Advise<T> for Result<T, E>
+where
+    Result<T, E>: anyhow::Context<T, E>,
+{
+    fn advise(self, what: impl Into<String>, todo: impl Into<String>) -> anyhow::Result<T> {
+        anyhow::Context::with_context(self, || Remedy { what: what.into(), todo: todo.into() })
+    }
+}
+
+/// An error that starts a chain: `what` failed by itself, and `todo` mends it.
+pub fn refuse(what: impl Into<String>, todo: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Remedy { what: what.into(), todo: todo.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn the_three_parts_come_from_the_chain() {
+        let error = Err::<(), _>(std::io::Error::other("connection refused"))
+            .advise("fetching http://m/i.tar", "start the server")
+            .context("installing the image")
+            .unwrap_err();
+        let failure = Failure::from_error(&error);
+        assert_eq!(failure.what, "installing the image");
+        assert_eq!(failure.why, "fetching http://m/i.tar: connection refused");
+        assert_eq!(failure.todo, "start the server");
+    }
+
+    #[test]
+    fn a_single_link_is_its_own_reason() {
+        let failure = Failure::from_error(&refuse("no rootstream.image= given", "add it"));
+        assert_eq!(failure.what, failure.why);
+        assert_eq!(failure.todo, "add it");
+    }
+
+    #[test]
+    fn repeated_links_are_said_once() {
+        let error = anyhow::anyhow!("disk on fire").context("disk on fire").context("reading");
+        assert_eq!(Failure::from_error(&error).why, "disk on fire");
+    }
+}

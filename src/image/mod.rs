@@ -1,0 +1,106 @@
+//! The image: fetched, decoded, verified and unpacked in one pass.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Where the image is and how patient to be with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// One image's URL on each mirror, in order of preference; all must serve the same bytes.
+    pub urls: Vec<String>,
+    /// `rootstream.sha256=`: the digest of the file as served.
+    pub sha256: Option<[u8; 32]>,
+    /// `rootstream.stall=`: a transfer without a byte for this long is broken off and resumed.
+    pub stall: Duration,
+    /// `rootstream.retry=`: how long a fetch is retried in all before it fails.
+    pub retry: Duration,
+}
+
+/// What unpacking may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unpack {
+    /// Set owners, device nodes and trusted xattrs; without it what an unprivileged user cannot
+    /// do is skipped and counted.
+    pub owners: bool,
+}
+
+/// Turns a host name into addresses (stage 1 has no libc resolver to lean on).
+pub trait Resolve: Send + Sync + std::fmt::Debug {
+    /// The addresses of `host`, each with `port`.
+    ///
+    /// # Errors
+    /// The name does not exist or no server answered.
+    fn resolve(&self, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>>;
+}
+
+/// How far the image was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trust {
+    /// Complete and well-formed, nothing more.
+    None,
+    /// Complete, well-formed and equal to the digest that was asked for.
+    Digest,
+}
+
+/// What was learnt about the image on the way.
+#[derive(Clone, Debug, Serialize)]
+pub struct Facts {
+    /// The URL that the last byte came from.
+    pub url: String,
+    /// Outer and inner format by magic, such as `tar+gzip`.
+    pub media: &'static str,
+    /// Bytes of the file as served.
+    pub bytes: u64,
+    /// Bytes of file data written into the root (holes not counted).
+    pub unpacked: u64,
+    /// Archive entries written.
+    pub entries: u64,
+    /// sha256 of the file as served, lower-case hex.
+    pub sha256: String,
+    /// How far it was verified.
+    pub trust: Trust,
+    /// How often the transfer was resumed or started again.
+    pub retries: u32,
+    /// What was left out or not as asked, one sentence each, with counts.
+    pub warnings: Vec<String>,
+}
+
+/// A root file system that passed every check that applies. Only [`install`] makes one, and only
+/// one of these can be switched to.
+#[derive(Debug)]
+pub struct VerifiedRoot {
+    path: PathBuf,
+    facts: Facts,
+}
+
+impl VerifiedRoot {
+    /// Where the root is mounted.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was learnt about the image on the way.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+/// Streams the image into `root`, an empty directory, and verifies it.
+///
+/// # Errors
+/// The image cannot be fetched within `settings.retry`, is damaged, incomplete, not an image, not
+/// the one that `settings.sha256` names, or does not fit. `root` then holds rubbish.
+pub fn install(
+    settings: &Settings,
+    unpack: Unpack,
+    resolver: &Arc<dyn Resolve>,
+    root: &Path,
+) -> anyhow::Result<VerifiedRoot> {
+    let _ = (settings, unpack, resolver, root);
+    Err(anyhow::anyhow!("the image engine is missing"))
+}

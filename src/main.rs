@@ -1,0 +1,3 @@
+//! `/init` of the initramfs; also `init rehearse`.
+
+fn main() {}
