@@ -11,9 +11,12 @@ lint: ## rustfmt and clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 
+docs: ## write docs/BOOT_PARAMETERS.md from the table of parameters
+	ROOTSTREAM_WRITE_DOCS=1 $(CARGO) test -q -p rootstream --lib the_page_in_docs
+
 test-fast: lint ## lint, unit and namespace tests
 	$(CARGO) test --workspace
 
 test: test-fast ## what continuous integration runs
 
-.PHONY: help init lint test-fast test
+.PHONY: docs help init lint test-fast test

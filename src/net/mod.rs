@@ -1,5 +1,7 @@
 //! The network: from bare ports to one port with a lease.
 
+pub mod namespace;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
