@@ -167,7 +167,7 @@ fn unknown(name: &str) -> String {
     let nearest = PARAMS
         .iter()
         .map(|param| (distance(name, param.name), param.name))
-        .filter(|(distance, _)| *distance <= 3)
+        .filter(|(distance, _)| *distance <= 2)
         .min();
     match nearest {
         Some((_, nearest)) => format!("unknown parameter {name} is ignored; did you mean {nearest}?"),

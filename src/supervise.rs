@@ -231,7 +231,7 @@ impl Signals {
         let end = Instant::now() + pause;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left < Duration::from_secs(1) {
                 return;
             }
             log::info!("{then} in {} s", left.as_secs());
