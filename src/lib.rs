@@ -27,5 +27,6 @@ pub mod random;
 pub mod rehearse;
 pub mod report;
 pub mod rescue;
+pub mod signals;
 pub mod supervise;
 pub mod sys;

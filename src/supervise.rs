@@ -4,20 +4,17 @@
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, umount2};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::reboot::{RebootMode, set_cad_enabled};
+use nix::sys::reboot::RebootMode;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, pipe2};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{ForkResult, pipe2};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{NEW_ROOT, boot};
@@ -27,6 +24,7 @@ use crate::handover::{Ready, switch_root};
 use crate::log::KernelLog;
 use crate::report::Record;
 use crate::rescue::{self, Next};
+use crate::signals::Signals;
 use crate::{mounts, sys};
 
 /// What the worker tells PID 1 before it ends.
@@ -107,7 +105,7 @@ fn attempt(config: &Config, signals: &Signals) -> Result<Outcome> {
     };
     drop(sender);
     // An outcome is far smaller than a pipe, so the worker never waits for us to read it.
-    let status = signals.wait_for(worker)?;
+    let status = signals.wait_for(worker);
     let mut message = Vec::new();
     File::from(results).read_to_end(&mut message).context("hearing from the worker")?;
     Ok(serde_json::from_slice(&message).unwrap_or_else(|_| Outcome::Failed(died(status))))
@@ -194,81 +192,5 @@ fn conclude(failure: &Failure, policy: OnFail, signals: Option<&Signals>) -> ! {
     loop {
         rescue::end(mode);
         std::thread::sleep(Duration::from_secs(10));
-    }
-}
-
-/// The signals that PID 1 acts on (F57, F58): children are reaped, INT (ctrl-alt-del) and TERM reboot,
-/// PWR switches off. The kernel keeps all others from PID 1; PIPE is ignored by Rust's runtime.
-struct Signals {
-    descriptor: SignalFd,
-}
-
-impl Signals {
-    fn take() -> Result<Self> {
-        let mut set = SigSet::empty();
-        for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPWR] {
-            set.add(signal);
-        }
-        set.thread_block().context("blocking signals")?;
-        set_cad_enabled(false).context("asking for SIGINT on ctrl-alt-del")?;
-        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .context("making a signal descriptor")?;
-        Ok(Self { descriptor })
-    }
-
-    /// Waits until `worker` has ended, reaping orphans meanwhile.
-    fn wait_for(&self, worker: Pid) -> Result<WaitStatus> {
-        loop {
-            if let Some(status) = self.reap().into_iter().find(|status| status.pid() == Some(worker)) {
-                return Ok(status);
-            }
-            self.next(Duration::from_secs(3600));
-        }
-    }
-
-    /// Lets a pause pass, saying every 10 s how much is left.
-    fn wait_out(&self, pause: Duration, then: &str) {
-        let end = Instant::now() + pause;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if left < Duration::from_secs(1) {
-                return;
-            }
-            log::info!("{then} in {} s", left.as_secs());
-            let say_again = Instant::now() + left.min(Duration::from_secs(10));
-            while Instant::now() < say_again {
-                self.next(say_again.saturating_duration_since(Instant::now()));
-                self.reap();
-            }
-        }
-    }
-
-    /// Every child that has ended.
-    fn reap(&self) -> Vec<WaitStatus> {
-        let mut ended = Vec::new();
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => return ended,
-                Ok(status) => ended.push(status),
-                Err(Errno::EINTR) => {}
-                Err(_) => return ended,
-            }
-        }
-    }
-
-    /// Waits for a signal, at most so long, and acts on it.
-    fn next(&self, limit: Duration) {
-        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        let _ = poll(&mut [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)], timeout);
-        while let Ok(Some(info)) = self.descriptor.read_signal() {
-            let mode = match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
-                Some(Signal::SIGINT | Signal::SIGTERM) => RebootMode::RB_AUTOBOOT,
-                Some(Signal::SIGPWR) => RebootMode::RB_POWER_OFF,
-                _ => continue,
-            };
-            log::error!("signal {}: {mode:?}", info.ssi_signo);
-            std::thread::sleep(Duration::from_millis(200));
-            rescue::end(mode);
-        }
     }
 }
