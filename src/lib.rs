@@ -16,3 +16,4 @@ pub mod dhcp;
 pub mod failure;
 pub mod image;
 pub mod net;
+mod sys;
