@@ -33,7 +33,7 @@ pub struct Request {
 /// was and how long it took from power-on to the login prompt. The timeline goes to stdout.
 ///
 /// # Errors
-/// Any step fails; the error ends with the console's last lines and the logs' places.
+/// Any step fails. The console's last lines are on stderr then, and the error names the logs.
 pub fn run(site: &Site, request: &Request) -> Result<(Evidence, Duration)> {
     network::bridge(site::BRIDGE, &site::ADDRESSES)
         .and_then(|()| network::tap_on(TAP, site::BRIDGE))
@@ -43,9 +43,12 @@ pub fn run(site: &Site, request: &Request) -> Result<(Evidence, Duration)> {
     let node = Node::new(site::NODE).memory(MEMORY_MIB).accel(&request.accel).nic(TAP, site::NODE_MAC);
     let mut machine = node.power_on(&site.logs(), &transcript)?;
     let outcome = boot(site, &up, &mut machine, &transcript);
-    let outcome = outcome.map_err(|error| {
+    if outcome.is_err() {
+        eprintln!("{}", machine.last_words());
+    }
+    let outcome = outcome.with_context(|| {
         let logs = [site.logs(), site.folder().join("log")].map(|folder| folder.display().to_string());
-        error.context(format!("booting {}; logs are in {}; {}", site::NODE, logs.join(" and "), machine.last_words()))
+        format!("booting {} (logs: {})", site::NODE, logs.join(", "))
     });
     if request.hold {
         if let Err(error) = &outcome {
