@@ -92,8 +92,13 @@ fn boot(site: &Site, up: &Bound, machine: &mut Machine, transcript: &Transcript)
 /// Prints the step that a line shows, and answers with the last one's time.
 fn look(timeline: &mut Timeline, line: &Line) -> Option<Duration> {
     let (step, at) = timeline.see(&line.source, &line.text, line.at)?;
-    tell(step, at, line.text.trim());
+    tell(step, at, detail(&line.text));
     (step == "login").then_some(at)
+}
+
+/// A log line without its own stamp, which is the kernel's or the server's clock.
+fn detail(line: &str) -> &str {
+    line.rsplit_once("]: ").or_else(|| line.split_once("] ")).map_or(line, |(_, said)| said).trim()
 }
 
 fn tell(step: &str, at: Duration, detail: &str) {
@@ -105,4 +110,18 @@ fn invite(site: &Site, outside: u32) {
     let ssh = ssh::arguments(&site.key(), site::NODE_ADDRESS).join(" ");
     eprintln!("\nThe node keeps running. Its console is below; Ctrl-] ends it. From another terminal:");
     eprintln!("  nsenter --target {outside} --net -- ssh {ssh}\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::detail;
+
+    #[test]
+    fn stamps_are_left_out() {
+        let dnsmasq = "Nov 22 15:59:36 dnsmasq-dhcp[59]: 3747838262 DHCPACK(br0) 172.16.0.1 52:54:00:ac:10:01 n1";
+        assert_eq!(detail(dnsmasq), "3747838262 DHCPACK(br0) 172.16.0.1 52:54:00:ac:10:01 n1");
+        assert_eq!(detail("Probing EDD... o[    0.000000] Linux version 6.1.0"), "Linux version 6.1.0");
+        assert_eq!(detail("[    2.764297] rootstream: image: [1] done"), "rootstream: image: [1] done");
+        assert_eq!(detail("n1 login: "), "n1 login:");
+    }
 }
