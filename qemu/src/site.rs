@@ -55,7 +55,7 @@ impl Site {
 
     /// The private key that opens the nodes.
     pub fn key(&self) -> PathBuf {
-        self.lab.join("id_ed25519")
+        self.folder().join("keys").join("lab")
     }
 
     /// Brings the site up to date: configuration, image, kernel and initramfs with `init` in it, and the
@@ -72,10 +72,10 @@ impl Site {
             run(new.args(["site", "new"]).arg(&folder).args(["--interface", BRIDGE, "--address", address]))?;
         }
         write_changed(&folder.join("site.toml"), SITE_TOML)?;
-        let image = IMAGE_TOML.replace("@KEY@", &ssh::key_pair(&self.key())?);
-        write_changed(&folder.join("images").join(format!("{IMAGE}.toml")), &image)?;
+        write_changed(&folder.join("images").join(format!("{IMAGE}.toml")), IMAGE_TOML)?;
+        ssh::make_key_pair(&self.key())?;
         run(self.command().args(["image", "build", IMAGE]))?;
-        run(self.command().args(["image", "publish", IMAGE]))?;
+        self.publish()?;
         run(self.command().args(["bootstrap", IMAGE, "--init"]).arg(init))?;
         let nodes = self.command().args(["node", "list"]).output().context("listing the nodes")?;
         if !String::from_utf8_lossy(&nodes.stdout).contains(NODE_MAC) {
@@ -83,6 +83,22 @@ impl Site {
             run(self.command().args(node))?;
         }
         Ok(())
+    }
+
+    /// Publishes what was built, unless it is published already, and drops older builds: nobody boots
+    /// them here.
+    fn publish(&self) -> Result<()> {
+        let store = self.folder().join("store").join(IMAGE);
+        let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
+        let built = self.folder().join("built").join(format!("{IMAGE}.json"));
+        let built = changed(&built).with_context(|| format!("asking for the time of {}", built.display()))?;
+        if changed(&store.join("latest.json")).is_ok_and(|published| published > built) {
+            return Ok(());
+        }
+        if store.exists() {
+            fs::remove_dir_all(&store).with_context(|| format!("emptying {}", store.display()))?;
+        }
+        run(self.command().args(["image", "publish", IMAGE]))
     }
 
     /// Starts the master's servers and waits until they answer; what they log goes into the transcript

@@ -1,6 +1,5 @@
 //! Running a command in a node.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,20 +11,19 @@ use crate::patience::Patience;
 /// What ssh exits with when it could not connect; any other status is the command's.
 const NO_CONNECTION: i32 = 255;
 
-/// Makes a key pair at `key` and `key`.pub, once, and returns the public one.
+/// Makes a key pair at `key` and `key`.pub, once.
 ///
 /// # Errors
 /// ssh-keygen fails.
-pub fn key_pair(key: &Path) -> Result<String> {
-    let public = key.with_extension("pub");
-    if !public.exists() {
-        let mut keygen = Command::new("ssh-keygen");
-        keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "rootstream-lab", "-f"]).arg(key);
-        let output = keygen.output().context("starting ssh-keygen (package openssh-client)")?;
-        ensure!(output.status.success(), "ssh-keygen: {}", String::from_utf8_lossy(&output.stderr).trim());
+pub fn make_key_pair(key: &Path) -> Result<()> {
+    if key.with_extension("pub").exists() {
+        return Ok(());
     }
-    let text = fs::read_to_string(&public).with_context(|| format!("reading {}", public.display()))?;
-    Ok(text.trim().to_owned())
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "rootstream-lab", "-f"]).arg(key);
+    let output = keygen.output().context("starting ssh-keygen (package openssh-client)")?;
+    ensure!(output.status.success(), "ssh-keygen: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }
 
 /// The arguments with which ssh logs in to a node whose host key changes with every boot.
