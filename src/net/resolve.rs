@@ -206,3 +206,6 @@ fn follow(packet: &Packet<'_>, name: &str) -> Vec<IpAddr> {
     }
     Vec::new()
 }
+
+#[cfg(test)]
+mod tests;
