@@ -1,5 +1,8 @@
 //! From a built archive into the store.
 
+// Helpers of tests outside test functions: clippy.toml does not reach them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 mod common;
 
 use std::fs;

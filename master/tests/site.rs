@@ -1,5 +1,8 @@
 //! Making a site and adding nodes: what is written, what is refused, and with which exit code.
 
+// Helpers of tests outside test functions: clippy.toml does not reach them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 mod common;
 
 use std::fs;
