@@ -12,7 +12,21 @@
 //! [`boot`] is that list as code. When any of it fails, [`rescue`] says why and follows
 //! `rootstream.onfail=`. [`rehearse`] runs the same steps as an ordinary process.
 
+pub mod boot;
+pub mod checks;
+pub mod cmdline;
 pub mod dhcp;
 pub mod failure;
+pub mod handover;
 pub mod image;
+pub mod log;
+pub mod modules;
+pub mod mounts;
 pub mod net;
+pub mod random;
+pub mod rehearse;
+pub mod report;
+pub mod rescue;
+pub mod signals;
+pub mod supervise;
+mod sys;

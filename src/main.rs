@@ -1,3 +1,22 @@
-//! `/init` of the initramfs; also `init rehearse`.
+//! `/init` of the initramfs, and `init rehearse`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use rootstream::{rehearse, supervise};
+
+fn main() -> ExitCode {
+    // The kernel passes stray words of its command line to /init, so the arguments do not tell whether
+    // this is a boot; being PID 1 does.
+    if std::process::id() == 1 {
+        supervise::run();
+    }
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|verb| verb == "rehearse") {
+        return rehearse::run(args);
+    }
+    eprintln!(
+        "This is /init of a rootstream initramfs; it boots a node when the kernel starts it as process 1.\n\
+         To try an image without booting: init rehearse --help"
+    );
+    ExitCode::from(2)
+}

@@ -1,0 +1,190 @@
+//! The table of kernel parameters.
+
+use std::path::PathBuf;
+
+use super::Config;
+use super::values::{address, break_step, client_id, duration, ip, list, mac_of_bootif, modules, onfail, sha256, urls};
+use crate::mounts::TmpfsOptions;
+
+/// A kernel parameter: what it is called, what it means, and how its value gets into [`Config`].
+pub struct Param {
+    /// Name as written before `=`.
+    pub name: &'static str,
+    /// The heading it stands under in the documentation.
+    pub group: &'static str,
+    /// How the value is written.
+    pub value: &'static str,
+    /// What counts when it is not given.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// Takes the value; the error says why not.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+/// Names that the design has and this version has not: refused, because a boot without them would
+/// not be what was asked for.
+pub(super) const PLANNED: &[&str] = &[
+    "rootstream.overlay",
+    "rootstream.unsigned",
+    "rootstream.not-before",
+    "rootstream.watchdog",
+    "rootstream.report",
+    "vlan",
+    "bond",
+    "rd.route",
+];
+
+/// Every parameter that this version understands.
+pub const PARAMS: &[Param] = &[
+    Param {
+        name: "rootstream.image",
+        group: "Image",
+        value: "URL[,URL…]",
+        default: "none: an error that says so",
+        meaning: "the image: a plain `.tar`, `.tar.gz` or `.tar.zst` over `http://`. Several URLs are mirrors of the same bytes, tried in turn",
+        set: |config, value| urls(value).map(|urls| config.image.urls = urls),
+    },
+    Param {
+        name: "rootstream.sha256",
+        group: "Image",
+        value: "64 hex digits",
+        default: "none: complete and well-formed is enough",
+        meaning: "the digest of the image file as served; anything else is refused",
+        set: |config, value| sha256(value).map(|digest| config.image.sha256 = Some(digest)),
+    },
+    Param {
+        name: "rootstream.stall",
+        group: "Image",
+        value: "duration",
+        default: "15s",
+        meaning: "a transfer that brings no byte for this long is broken off and resumed",
+        set: |config, value| duration(value).map(|d| config.image.stall = d),
+    },
+    Param {
+        name: "rootstream.retry",
+        group: "Image",
+        value: "duration",
+        default: "10m",
+        meaning: "how long fetching is retried in all before the boot fails",
+        set: |config, value| duration(value).map(|d| config.image.retry = d),
+    },
+    Param {
+        name: "rootstream.tmpfs",
+        group: "Image",
+        value: "OPTION=VALUE[,…]",
+        default: "size: half the memory, at most what is available less 128 MiB; mpol=interleave on machines with several memory nodes",
+        meaning: "mount options of the root's tmpfs: `size`, `nr_inodes`, `mpol`, `huge`, `mode` (tmpfs(5))",
+        set: |config, value| TmpfsOptions::parse(value).map(|options| config.tmpfs = options),
+    },
+    Param {
+        name: "ip",
+        group: "Network",
+        value: "dhcp | DEVICE:dhcp",
+        default: "dhcp on every port, first lease wins",
+        meaning: "as in dracut.cmdline(7); `on` and `any` mean `dhcp`",
+        set: |config, value| ip(value).map(|device| config.net.ports.extend(device)),
+    },
+    Param {
+        name: "BOOTIF",
+        group: "Network",
+        value: "01-MAC",
+        default: "none",
+        meaning: "the port that the firmware booted from, as PXELINUX writes it; preferred when several ports get a lease",
+        set: |config, value| mac_of_bootif(value).map(|mac| config.net.bootif = Some(mac)),
+    },
+    Param {
+        name: "nameserver",
+        group: "Network",
+        value: "IP",
+        default: "the lease's",
+        meaning: "a name server to ask before the lease's; may be given several times",
+        set: |config, value| address(value).map(|server| config.net.nameservers.push(server)),
+    },
+    Param {
+        name: "rootstream.net",
+        group: "Network",
+        value: "PORT[,PORT…]",
+        default: "all",
+        meaning: "ports to try: kernel names, MACs or drivers",
+        set: |config, value| list(value).map(|ports| config.net.ports.extend(ports)),
+    },
+    Param {
+        name: "rootstream.clientid",
+        group: "Network",
+        value: "mac | none | duid | hex digits",
+        default: "mac: 01 and the port's MAC",
+        meaning: "what DHCP option 61 carries, so that ROM, stage 1 and stage 2 are one client",
+        set: |config, value| client_id(value).map(|id| config.net.client_id = id),
+    },
+    Param {
+        name: "rootstream.carrier",
+        group: "Network",
+        value: "duration",
+        default: "60s",
+        meaning: "how long to wait for a port to have carrier",
+        set: |config, value| duration(value).map(|d| config.net.carrier = d),
+    },
+    Param {
+        name: "rootstream.dhcp",
+        group: "Network",
+        value: "duration",
+        default: "120s",
+        meaning: "how long to wait for a lease, from the first carrier on",
+        set: |config, value| duration(value).map(|d| config.net.dhcp = d),
+    },
+    Param {
+        name: "rootstream.modules",
+        group: "Modules",
+        value: "NAME[:OPTION=VALUE…][,…]",
+        default: "none",
+        meaning: "modules to load beside those of modules.txt",
+        set: |config, value| modules(value).map(|requests| config.modules.extend(requests)),
+    },
+    Param {
+        name: "rootstream.modules.deny",
+        group: "Modules",
+        value: "NAME[,NAME…]",
+        default: "none",
+        meaning: "modules never to load, not even as a dependency",
+        set: |config, value| list(value).map(|names| config.modules_deny.extend(names)),
+    },
+    Param {
+        name: "rootstream.onfail",
+        group: "Failure and diagnosis",
+        value: "retry | reboot | poweroff | halt | shell",
+        default: "reboot after 30 s to 60 s",
+        meaning: "what happens after a boot that failed has said why. `shell` needs a shell in the initramfs (`rootstream bootstrap --shell`)",
+        set: |config, value| onfail(value).map(|policy| config.onfail = policy),
+    },
+    Param {
+        name: "rootstream.break",
+        group: "Failure and diagnosis",
+        value: "modules | net | image | switch",
+        default: "none",
+        meaning: "stop before this step, with a shell where the initramfs has one",
+        set: |config, value| break_step(value).map(|step| config.break_before = Some(step)),
+    },
+    Param {
+        name: "rootstream.log",
+        group: "Failure and diagnosis",
+        value: "error | warn | info | debug | trace",
+        default: "info",
+        meaning: "what goes to the kernel log",
+        set: |config, value| value.parse().map(|level| config.log = level).map_err(|_| "not a log level".to_owned()),
+    },
+    Param {
+        name: "init",
+        group: "Hand-over",
+        value: "PATH",
+        default: "/sbin/init",
+        meaning: "the image's init; all words after ` -- ` are its arguments",
+        set: |config, value| {
+            if !value.starts_with('/') {
+                return Err("not an absolute path".to_owned());
+            }
+            config.init = PathBuf::from(value);
+            Ok(())
+        },
+    },
+];

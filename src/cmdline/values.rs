@@ -1,0 +1,141 @@
+//! The values of parameters, each from its text.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{OnFail, Step};
+use crate::modules::Request;
+use crate::net::ClientId;
+
+/// `60s`, `10m`, `1h`, `500ms`; a bare number is seconds. At most a day.
+pub(super) fn duration(value: &str) -> Result<Duration, String> {
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "not a duration such as 30s or 10m".to_owned())?;
+    let unit = match value.get(digits.len()..).unwrap_or_default() {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        unit => return Err(format!("unknown unit {unit:?}; ms, s, m and h are known")),
+    };
+    let duration = Duration::from_millis(number.saturating_mul(unit));
+    if duration.is_zero() || duration > Duration::from_secs(86_400) {
+        return Err("must be more than nothing and at most 24h".to_owned());
+    }
+    Ok(duration)
+}
+
+/// Comma-separated, nothing empty.
+pub(super) fn list(value: &str) -> Result<Vec<String>, String> {
+    let items: Vec<String> = value.split(',').map(str::to_owned).collect();
+    if items.iter().any(String::is_empty) {
+        return Err("an empty name in the list".to_owned());
+    }
+    Ok(items)
+}
+
+/// Mirrors of one image.
+pub(super) fn urls(value: &str) -> Result<Vec<String>, String> {
+    let urls = list(value)?;
+    for url in &urls {
+        let Some(rest) = url.strip_prefix("http://") else {
+            return Err(match url.split_once("://") {
+                Some((scheme, _)) => format!("this version fetches http:// only, not {scheme}://"),
+                None if url == "dhcp" => {
+                    "an image named by DHCP needs a trust key in the initramfs, and this one has none".to_owned()
+                }
+                None => format!("{url} is not a URL such as http://master/images/compute/1.tar.zst"),
+            });
+        };
+        if rest.starts_with('/') || rest.is_empty() {
+            return Err(format!("{url} names no host"));
+        }
+    }
+    Ok(urls)
+}
+
+/// 64 hex digits.
+pub(super) fn sha256(value: &str) -> Result<[u8; 32], String> {
+    let bytes = hex(value).ok_or("not hexadecimal")?;
+    <[u8; 32]>::try_from(bytes).map_err(|bytes| format!("{} hex digits instead of 64", bytes.len() * 2))
+}
+
+/// `dhcp`, `on`, `any`: every port; `DEVICE:dhcp`: that one.
+pub(super) fn ip(value: &str) -> Result<Option<String>, String> {
+    let auto = |method: &str| matches!(method, "dhcp" | "on" | "any");
+    match value.split_once(':') {
+        None if auto(value) => Ok(None),
+        Some((device, method)) if auto(method) && !device.is_empty() => Ok(Some(device.to_owned())),
+        _ => Err("this version takes ip=dhcp and ip=DEVICE:dhcp".to_owned()),
+    }
+}
+
+/// `01-52-54-00-ac-10-01`, as PXELINUX writes it; colons and a missing hardware type are taken too.
+pub(super) fn mac_of_bootif(value: &str) -> Result<[u8; 6], String> {
+    let octets: Option<Vec<u8>> = value.split(['-', ':']).map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+    let wrong = || "not a MAC such as 01-52-54-00-ac-10-01".to_owned();
+    let octets = octets.ok_or_else(wrong)?;
+    let mac = match octets.as_slice() {
+        [1, mac @ ..] if mac.len() == 6 => mac,
+        mac => mac,
+    };
+    mac.try_into().map_err(|_| wrong())
+}
+
+/// An address of either family; brackets around IPv6 as dracut writes them.
+pub(super) fn address(value: &str) -> Result<IpAddr, String> {
+    value.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| "not an IP address".to_owned())
+}
+
+/// What option 61 carries.
+pub(super) fn client_id(value: &str) -> Result<ClientId, String> {
+    match value {
+        "mac" => Ok(ClientId::Mac),
+        "none" => Ok(ClientId::None),
+        "duid" => Ok(ClientId::Duid),
+        digits => match hex(&digits.replace(':', "")) {
+            // RFC 2132 9.14: at least two bytes; an option holds 255.
+            Some(bytes) if (2..=255).contains(&bytes.len()) => Ok(ClientId::Bytes(bytes)),
+            _ => Err("neither mac, none, duid nor 2 to 255 bytes in hex".to_owned()),
+        },
+    }
+}
+
+/// `name:option=value:option=value,name,…`.
+pub(super) fn modules(value: &str) -> Result<Vec<Request>, String> {
+    let request = |item: String| {
+        let (name, options) = item.split_once(':').unwrap_or((&item, ""));
+        Request { name: name.to_owned(), options: options.replace(':', " ") }
+    };
+    Ok(list(value)?.into_iter().map(request).collect())
+}
+
+/// The failure policy.
+pub(super) fn onfail(value: &str) -> Result<OnFail, String> {
+    Ok(match value {
+        "retry" => OnFail::Retry,
+        "reboot" => OnFail::Reboot,
+        "poweroff" => OnFail::Poweroff,
+        "halt" => OnFail::Halt,
+        "shell" => OnFail::Shell,
+        _ => return Err("one of retry, reboot, poweroff, halt, shell".to_owned()),
+    })
+}
+
+/// The step to stop before.
+pub(super) fn break_step(value: &str) -> Result<Step, String> {
+    Ok(match value {
+        "modules" => Step::Modules,
+        "net" => Step::Net,
+        "image" => Step::Image,
+        "switch" => Step::Switch,
+        _ => return Err("one of modules, net, image, switch".to_owned()),
+    })
+}
+
+fn hex(digits: &str) -> Option<Vec<u8>> {
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || !digits.is_ascii() {
+        return None;
+    }
+    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(digits.get(i..i + 2)?, 16).ok()).collect()
+}

@@ -1,0 +1,149 @@
+//! `init rehearse`: the boot's own code as an ordinary process. No modules, no mounts, no switch_root;
+//! nothing outside the folder is touched and the failure policy is ignored.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use crate::checks::Checks;
+use crate::cmdline::{self, Config};
+use crate::failure::{Advise, Failure, refuse};
+use crate::handover;
+use crate::image::{self, Resolve, Unpack};
+use crate::log::StderrLog;
+use crate::net::{self, Network};
+use crate::report::{Port, Record, mac_text};
+
+mod hosts;
+mod options;
+mod privileges;
+mod text;
+
+use hosts::HostNames;
+use options::Options;
+
+/// The image or the network was refused, or it was not finished.
+const REFUSED: u8 = 1;
+/// Usage, or bad parameters.
+const USAGE: u8 = 2;
+/// Complete and verified, but no usable init; the tree stays.
+const NO_INIT: u8 = 3;
+/// This user cannot do it.
+const NOT_PERMITTED: u8 = 4;
+
+/// An error together with the exit code that it leads to.
+struct Stop {
+    exit: u8,
+    error: anyhow::Error,
+}
+
+/// Tags the errors of a step with an exit code.
+trait Exits<T> {
+    fn or_exit(self, exit: u8) -> Result<T, Stop>;
+}
+
+impl<T> Exits<T> for Result<T> {
+    fn or_exit(self, exit: u8) -> Result<T, Stop> {
+        self.map_err(|error| Stop { exit, error })
+    }
+}
+
+/// Runs `init rehearse` with these arguments and returns its exit code. The record goes to stdout, all
+/// else to stderr.
+pub fn run(args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let options = match Options::parse(args) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{}", options::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("init rehearse: {error:#}\n\n{}", options::USAGE);
+            return ExitCode::from(USAGE);
+        }
+    };
+    let mut record = Record::default();
+    match rehearse(&options, &mut record) {
+        Ok(()) => record.ok = true,
+        Err(Stop { exit, error }) => {
+            record.exit = exit;
+            record.error = Some(Failure::from_error(&error));
+        }
+    }
+    if options.json {
+        println!("{}", record.json());
+    } else {
+        print!("{}", text::of(&record));
+    }
+    ExitCode::from(record.exit)
+}
+
+fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {
+    let parsed = cmdline::parse(&options.cmdline);
+    StderrLog::start(parsed.config.log);
+    parsed.warnings.iter().for_each(|warning| record.warn(warning.clone()));
+    let config = parsed.check().or_exit(USAGE)?;
+    check_folder(&options.root, options.force).or_exit(USAGE)?;
+    privileges::check(options).or_exit(NOT_PERMITTED)?;
+    let network = if options.net { Some(start_network(options, &config, record)?) } else { None };
+    let rehearsed = image(options, &config, network.as_ref(), record);
+    let left = network.map_or(Ok(()), |network| network.leave().context("leaving the ports as they were found"));
+    rehearsed?;
+    left.or_exit(REFUSED)
+}
+
+fn image(options: &Options, config: &Config, network: Option<&Network>, record: &mut Record) -> Result<(), Stop> {
+    let resolver: Arc<dyn Resolve> = network.map_or_else(|| Arc::new(HostNames) as _, Network::resolver);
+    let unpack = Unpack { owners: !options.no_owners };
+    let root = record
+        .step("image", |record| {
+            let root = image::install(&config.image, unpack, &resolver, &options.root)?;
+            record.set_image(root.facts());
+            Ok(root)
+        })
+        .or_exit(REFUSED)?;
+    let image_arch = handover::check_init(root.path(), &config.init, &root.facts().url).or_exit(NO_INIT)?;
+    record.checks = Checks::compare(root.path(), image_arch, options.kernel.as_deref(), options.arch.as_deref());
+    record.handover = handover::additions(&root, network.map(|network| &network.lease));
+    let mismatches = record.checks.mismatches();
+    if mismatches.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!("{}", mismatches.join("; ")))
+        .advise(
+            format!("the image {} does not fit that machine", root.facts().url),
+            "build the image for that architecture, with that kernel in its package list",
+        )
+        .or_exit(REFUSED)
+}
+
+fn start_network(options: &Options, config: &Config, record: &mut Record) -> Result<Network, Stop> {
+    let own = net::namespace::is_machines_own().context("asking which network namespace this is").or_exit(REFUSED)?;
+    if own && !options.this_host {
+        return Err(refuse(
+            "--net would take the ports of this machine's own network",
+            "run it in a network namespace (ip netns exec …), or say --this-host",
+        ))
+        .or_exit(USAGE);
+    }
+    record
+        .step("network", |record| {
+            let network = net::bring_up(&config.net)?;
+            record.port = Some(Port { name: network.port.clone(), mac: mac_text(network.mac) });
+            record.lease = Some(network.lease.clone());
+            Ok(network)
+        })
+        .or_exit(REFUSED)
+}
+
+/// The folder must exist and be empty, or its owner must have said that he does not mind.
+fn check_folder(root: &Path, force: bool) -> Result<()> {
+    let mut entries = std::fs::read_dir(root)
+        .advise(format!("--root {} cannot be read", root.display()), "name a folder that exists")?;
+    if entries.next().is_some() && !force {
+        return Err(refuse(format!("--root {} is not empty", root.display()), "empty it, or say --force"));
+    }
+    Ok(())
+}
