@@ -29,4 +29,4 @@ pub mod report;
 pub mod rescue;
 pub mod signals;
 pub mod supervise;
-pub mod sys;
+mod sys;

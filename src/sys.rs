@@ -1,7 +1,9 @@
-//! The few system calls that need `unsafe`.
+//! The few system calls that no crate wraps. All `unsafe` of this crate is here.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -12,7 +14,7 @@ use nix::unistd::{ForkResult, fork};
 ///
 /// # Errors
 /// The process has more threads than one (`EDEADLK`), or the kernel refuses.
-pub fn fork_single_threaded() -> nix::Result<ForkResult> {
+pub(crate) fn fork_single_threaded() -> nix::Result<ForkResult> {
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads > 1 {
         return Err(Errno::EDEADLK);
@@ -22,7 +24,7 @@ pub fn fork_single_threaded() -> nix::Result<ForkResult> {
 }
 
 /// Gives every signal its default action and unblocks all, as a program started by exec expects.
-pub fn reset_signals() {
+pub(crate) fn reset_signals() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
         // SAFETY: the default action runs no code of ours.
@@ -35,9 +37,78 @@ pub fn reset_signals() {
 ///
 /// # Errors
 /// Not a descriptor that can say.
-pub fn unread(pipe: BorrowedFd<'_>) -> nix::Result<usize> {
+pub(crate) fn unread(pipe: BorrowedFd<'_>) -> nix::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int to a place that lives through the call.
     Errno::result(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut bytes) })?;
     Ok(usize::try_from(bytes).unwrap_or_default())
+}
+
+/// fsetxattr(2): sets an extended attribute of an open file.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn fsetxattr(file: impl AsFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: `name` ends in NUL, `value` is readable for its length, and both outlive the call.
+    let result = unsafe { libc::fsetxattr(fd, name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result).map(drop)
+}
+
+/// lsetxattr(2): sets an extended attribute of what `path` names, not of what a link leads to.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn lsetxattr(path: &CStr, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    // SAFETY: `path` and `name` end in NUL, `value` is readable for its length, and all outlive
+    // the call.
+    let result = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Attaches a classic BPF program to a socket (`SO_ATTACH_FILTER`): what it rejects is never queued.
+///
+/// # Errors
+/// The kernel finds fault with the program.
+pub(crate) fn attach_filter(socket: impl AsFd, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// Switches on an option of a packet socket, such as `PACKET_AUXDATA`.
+///
+/// # Errors
+/// It is no packet socket, or the kernel does not know the option.
+pub(crate) fn enable_packet_option(socket: impl AsFd, option: i32) -> io::Result<()> {
+    set_option(socket, libc::SOL_PACKET, option, &1_i32)
+}
+
+/// Binds a packet socket to one network port and one Ethernet protocol.
+///
+/// # Errors
+/// The port is gone.
+pub(crate) fn bind_packet(socket: impl AsFd, port_index: u32, protocol: u16) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: i32::try_from(port_index).map_err(io::Error::other)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
+    // SAFETY: the pointer is to a sockaddr_ll of that length, alive during the call, and only read.
+    let done = unsafe { libc::bind(socket.as_fd().as_raw_fd(), (&raw const address).cast(), length) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set_option<T>(socket: impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    // SAFETY: the pointer is to a T of that length, alive during the call; the kernel copies it, and
+    // what a sock_fprog points to.
+    let done =
+        unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), length) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,3 +1,7 @@
-//! The companion.
+//! The companion's command, `rootstream`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rootstream_master::cli::main()
+}

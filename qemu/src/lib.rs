@@ -2,5 +2,22 @@
 //!
 //! Tests of the other crates use it too. Nothing in it ever touches the machine's own network.
 
+pub mod bound;
+pub mod choices;
+pub mod enclosure;
+pub mod evidence;
+pub mod hold;
+pub mod machine;
 pub mod namespace;
+pub mod netboot;
+pub mod network;
+pub mod node;
 pub mod packages;
+pub mod patience;
+mod plain;
+pub mod qmp;
+pub mod site;
+pub mod sockets;
+pub mod ssh;
+pub mod timeline;
+pub mod transcript;

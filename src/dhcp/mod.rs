@@ -1,31 +1,82 @@
-//! DHCP for IPv4 (RFC 2131, 2132, 3396, 3442): bytes, the client's states, the lease. No I/O, no clock.
+//! DHCP for IPv4: bytes, the client's states, the lease. No I/O, no clock.
+//!
+//! - [`frame`]: Ethernet, IPv4 and UDP around a message, checked on the way in.
+//! - [`wire`]: the message and its options (RFC 2131, 2132, 3396).
+//! - [`client`]: the client's states; events in, actions out.
+//! - [`lease`]: what a server grants, checked and clamped (RFC 3442 for its routes).
 
-use std::net::Ipv4Addr;
-use std::time::Duration;
+pub mod client;
+pub mod frame;
+pub mod lease;
+pub mod wire;
 
-use serde::Serialize;
+pub use lease::Lease;
 
-/// What a server granted, checked and clamped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Lease {
-    /// Our address (`yiaddr`).
-    pub address: Ipv4Addr,
-    /// Prefix length of the subnet mask.
-    pub prefix: u8,
-    /// The server's identifier (option 54).
-    pub server: Ipv4Addr,
-    /// Routes in order: destination, prefix length, gateway (option 121, else option 3).
-    pub routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
-    /// Name servers (option 6).
-    pub dns: Vec<Ipv4Addr>,
-    /// Domain name (option 15).
-    pub domain: Option<String>,
-    /// Host name (option 12).
-    pub hostname: Option<String>,
-    /// Interface MTU (option 26).
-    pub mtu: Option<u16>,
-    /// NTP servers (option 42).
-    pub ntp: Vec<Ipv4Addr>,
-    /// Lease time; `None` is infinite.
-    pub time: Option<Duration>,
+use std::fmt;
+
+/// Why a received frame was not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ignored {
+    /// Too short for what its headers announce.
+    Short,
+    /// Not IPv4 and UDP to port 68, or a fragment of one.
+    OtherTraffic,
+    /// For another MAC, or on a VLAN.
+    OtherStation,
+    /// An IPv4 header length below 20, or a wrong header checksum.
+    IpHeader,
+    /// The lengths of IPv4 and UDP contradict each other.
+    Length,
+    /// Wrong UDP checksum.
+    Checksum,
+    /// Not a BOOTP reply for Ethernet with the DHCP magic cookie.
+    NotDhcp,
+    /// Options cut short, or overloaded in a way RFC 2132 does not know.
+    Options,
+    /// Another client's transaction (`xid` or `chaddr`).
+    OtherClient,
+    /// Well-formed, but not expected in this state.
+    Unexpected,
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Short => "cut short",
+            Self::OtherTraffic => "not DHCP",
+            Self::OtherStation => "for another station",
+            Self::IpHeader => "bad IP header",
+            Self::Length => "lying length",
+            Self::Checksum => "bad checksum",
+            Self::NotDhcp => "no DHCP reply",
+            Self::Options => "bad options",
+            Self::OtherClient => "for another client",
+            Self::Unexpected => "out of turn",
+        })
+    }
+}
+
+/// Reads fields off the front of bytes; `Short` where they end.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Ignored> {
+        let (field, rest) = self.0.split_first_chunk().ok_or(Ignored::Short)?;
+        self.0 = rest;
+        Ok(*field)
+    }
+
+    fn slice(&mut self, length: usize) -> Result<&'a [u8], Ignored> {
+        let (field, rest) = self.0.split_at_checked(length).ok_or(Ignored::Short)?;
+        self.0 = rest;
+        Ok(field)
+    }
+
+    fn u8(&mut self) -> Result<u8, Ignored> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Result<u16, Ignored> {
+        self.array().map(u16::from_be_bytes)
+    }
 }

@@ -1,11 +1,34 @@
 //! The image: fetched, decoded, verified and unpacked in one pass.
 
+mod acl;
+mod archive;
+mod decode;
+mod fetch;
+mod header;
+mod http;
+mod metadata;
+mod path;
+mod pax;
+mod pipe;
+mod progress;
+mod resume;
+mod retry;
+mod root;
+mod sparse;
+mod stream;
+mod unpack;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+use crate::failure::{Advise as _, refuse};
+use fetch::Account;
+use retry::Patience;
+use stream::Pass;
 
 /// Where the image is and how patient to be with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +124,36 @@ pub fn install(
     resolver: &Arc<dyn Resolve>,
     root: &Path,
 ) -> anyhow::Result<VerifiedRoot> {
-    let _ = (settings, unpack, resolver, root);
-    Err(anyhow::anyhow!("the image engine is missing"))
+    let mut account = Account { patience: Patience::new(settings.retry), retries: 0 };
+    loop {
+        let start = Instant::now();
+        match stream::pass(settings, unpack, resolver, root, &mut account)? {
+            Pass::Complete(facts) => return Ok(VerifiedRoot { path: root.to_owned(), facts }),
+            Pass::Restart(why) => {
+                account.retries += 1;
+                let spent = account.patience.spent();
+                // What was fetched so far was in vain.
+                account.patience.charge(start.elapsed());
+                if spent >= settings.retry {
+                    let todo = "serve each build under a name of its own, so that it never changes";
+                    return Err(refuse(why, todo).context("the image changed too often while it was fetched"));
+                }
+                log::warn!("image: {why}; starting again in an empty tree");
+                empty(root).advise(format!("emptying {}", root.display()), "check that file system")?;
+            }
+        }
+    }
+}
+
+/// Removes what a directory holds.
+fn empty(root: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }

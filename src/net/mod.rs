@@ -1,13 +1,42 @@
 //! The network: from bare ports to one port with a lease.
+//!
+//! - `link`: ports, addresses and routes, by rtnetlink.
+//! - `packet`: raw sockets that see DHCP replies.
+//! - `port`: one port with its socket and DHCP client.
+//! - `choose`: which ports to try, and which lease to keep.
+//! - `race`: carrier and DHCP on all ports at once, until one has a lease.
+//! - `verdict`: why none has.
+//! - `configure`: the lease's address, routes and MTU.
+//! - `resolve`: host names, by the lease's servers.
+//! - [`namespace`]: whether this is the machine's own network.
 
+mod choose;
+mod configure;
+mod link;
 pub mod namespace;
+mod packet;
+mod port;
+mod race;
+mod resolve;
+mod verdict;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
 
 use crate::dhcp::Lease;
+use crate::failure::Advise;
 use crate::image::Resolve;
+use choose::Mac;
+use configure::Changes;
+use link::Links;
+use port::Port;
+
+/// How long a sent frame may need to leave the port before the port is taken down.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// How the network is brought up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +68,20 @@ pub enum ClientId {
     Bytes(Vec<u8>),
 }
 
+impl ClientId {
+    /// The option's value for the port with this MAC.
+    fn option(&self, mac: [u8; 6]) -> Option<Vec<u8>> {
+        let [_, _, iaid @ ..] = mac;
+        match self {
+            Self::Mac => Some([&[1], &mac[..]].concat()),
+            Self::None => None,
+            // Type 255, the IAID, DUID type 3 (link-layer address), hardware type 1 (Ethernet).
+            Self::Duid => Some([&[255], &iaid[..], &[0, 3, 0, 1], &mac[..]].concat()),
+            Self::Bytes(bytes) => Some(bytes.clone()),
+        }
+    }
+}
+
 /// A port that is up and configured with a lease.
 #[derive(Debug)]
 pub struct Network {
@@ -48,12 +91,18 @@ pub struct Network {
     pub mac: [u8; 6],
     /// What the server granted.
     pub lease: Lease,
+    nameservers: Vec<IpAddr>,
+    links: Links,
+    loopback: Loopback,
+    winner: Port,
+    changes: Changes,
 }
 
 impl Network {
     /// A resolver that asks `nameserver=` and the lease's servers, in-process.
     pub fn resolver(&self) -> Arc<dyn Resolve> {
-        unreachable!()
+        let servers = self.nameservers.iter().copied().chain(self.lease.dns.iter().copied().map(IpAddr::V4));
+        Arc::new(resolve::Dns::new(servers, self.lease.domain.clone()))
     }
 
     /// Gives the lease back (RELEASE) and leaves the ports as they were found.
@@ -61,7 +110,10 @@ impl Network {
     /// # Errors
     /// netlink refuses.
     pub fn leave(self) -> anyhow::Result<()> {
-        Ok(())
+        configure::take_back(&self.links, &self.winner, &self.changes)
+            .and_then(|()| put_back(&self.links, vec![self.winner]))
+            .and_then(|()| self.loopback.put_back(&self.links))
+            .with_context(|| format!("leaving {} ({}) as it was found", self.port, Mac(self.mac)))
     }
 }
 
@@ -69,8 +121,97 @@ impl Network {
 /// and MTU are applied to the port.
 ///
 /// # Errors
-/// No port, no carrier in time, or no usable lease in time; the message names ports and MACs.
+/// No port, no carrier in time, or no usable lease in time; the message names ports and MACs. The
+/// ports are left as they were found.
 pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
-    let _ = settings;
-    Err(anyhow::anyhow!("the network is missing"))
+    let started = Instant::now();
+    let links = Links::open().advise("opening rtnetlink", "build the kernel with CONFIG_NET")?;
+    let loopback = Loopback::bring_up(&links)?;
+    let won = win(&links, settings);
+    match won {
+        Ok((winner, lease, changes)) => {
+            let (port, mac) = (winner.name().to_owned(), winner.mac());
+            log::info!("net: {} is ready after {:.1} s", winner.title(), started.elapsed().as_secs_f32());
+            let nameservers = settings.nameservers.clone();
+            Ok(Network { port, mac, lease, nameservers, links, loopback, winner, changes })
+        }
+        Err(error) => {
+            complain(loopback.put_back(&links));
+            Err(error)
+        }
+    }
+}
+
+/// Runs the race, puts the losers back, and configures the winner.
+fn win(links: &Links, settings: &Settings) -> anyhow::Result<(Port, Lease, Changes)> {
+    let mut ports = Vec::new();
+    let (number, lease) = match race::run(links, settings, &mut ports) {
+        Ok(won) => won,
+        Err(error) => {
+            complain(put_back(links, ports));
+            return Err(error);
+        }
+    };
+    let winner = ports.remove(number);
+    complain(put_back(links, ports));
+    match configure::apply(links, &winner, &lease) {
+        Ok(changes) => Ok((winner, lease, changes)),
+        Err(error) => {
+            complain(put_back(links, vec![winner]));
+            Err(error)
+        }
+    }
+}
+
+/// Gives leases back and takes down the ports that were found down.
+fn put_back(links: &Links, mut ports: Vec<Port>) -> anyhow::Result<()> {
+    let released = ports.iter_mut().filter_map(|port| port.release().then_some(())).count();
+    if released > 0 {
+        thread::sleep(LINGER);
+    }
+    for port in &ports {
+        port.put_back(links).with_context(|| format!("taking down {}", port.title()))?;
+    }
+    Ok(())
+}
+
+fn complain(put_back: anyhow::Result<()>) {
+    if let Err(error) = put_back {
+        log::warn!("net: ports are not as they were found: {error:#}");
+    }
+}
+
+/// The loopback port, if it was found down.
+#[derive(Debug)]
+struct Loopback(Option<u32>);
+
+impl Loopback {
+    fn bring_up(links: &Links) -> anyhow::Result<Self> {
+        let list = links.list().context("listing network ports")?;
+        let found_down = list.iter().find(|link| link.loopback && !link.up).map(|link| link.index);
+        if let Some(index) = found_down {
+            links.set_up(index).context("bringing up loopback")?;
+        }
+        Ok(Self(found_down))
+    }
+
+    fn put_back(&self, links: &Links) -> anyhow::Result<()> {
+        self.0.map_or(Ok(()), |index| links.set_down(index)).context("taking down loopback")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // F17
+    #[test]
+    fn the_client_id_is_what_firmware_sends_unless_told_otherwise() {
+        let mac = [0x52, 0x54, 0, 0xac, 0x10, 1];
+        assert_eq!(ClientId::Mac.option(mac).unwrap(), [1, 0x52, 0x54, 0, 0xac, 0x10, 1]);
+        assert_eq!(ClientId::None.option(mac), None);
+        let duid = [255, 0, 0xac, 0x10, 1, 0, 3, 0, 1, 0x52, 0x54, 0, 0xac, 0x10, 1];
+        assert_eq!(ClientId::Duid.option(mac).unwrap(), duid);
+        assert_eq!(ClientId::Bytes(vec![0, 7]).option(mac).unwrap(), [0, 7]);
+    }
 }

@@ -1,0 +1,158 @@
+//! What a node's firmware loads: the image's kernel, and an initramfs with the agent and the
+//! modules it needs to reach the master.
+
+mod agent;
+pub mod cpio;
+mod kernel;
+pub mod modules;
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use flate2::{Compression, GzBuilder};
+use rootstream::failure::Advise;
+use serde::{Deserialize, Serialize};
+
+use crate::aside;
+use crate::config::addresses::Name;
+use crate::config::site::Site;
+use crate::image::build;
+use crate::progress::{Progress, megabytes};
+use cpio::Archive;
+
+/// The list of modules that comes with rootstream.
+pub const MODULES_TXT: &str = include_str!("../../../initramfs/modules.txt");
+
+/// What goes into the initramfs.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The agent; the one built with this program when absent.
+    pub init: Option<PathBuf>,
+    /// The list of modules; [`MODULES_TXT`] when absent.
+    pub modules: Option<PathBuf>,
+    /// A static shell for `rootstream.onfail=shell`.
+    pub shell: Option<PathBuf>,
+}
+
+/// `tftp/NAME/bootstrap.json`: what the boot menus name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bootstrap {
+    /// The kernel's release.
+    pub release: String,
+    /// The kernel's file, next to this one.
+    pub kernel: String,
+    /// The initramfs's file, next to this one.
+    pub initramfs: String,
+}
+
+impl Bootstrap {
+    /// What was made for `name`; nothing when it never was.
+    ///
+    /// # Errors
+    /// Its record is unreadable.
+    pub fn of(site: &Site, name: &Name) -> Result<Option<Self>> {
+        let file = site.tftp().join(name.as_str()).join("bootstrap.json");
+        if !file.exists() {
+            return Ok(None);
+        }
+        let read = || -> Result<Self> { Ok(serde_json::from_slice(&fs::read(&file)?)?) };
+        read()
+            .map(Some)
+            .advise(format!("reading {}", file.display()), format!("make it again: rootstream bootstrap {name}"))
+    }
+}
+
+/// Makes kernel and initramfs for the image `name` in `tftp/NAME/`. The same inputs give the same bytes.
+///
+/// # Errors
+/// The image is not built or holds no kernel, the agent is missing, or the disk refuses.
+pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstrap> {
+    let built = build::built(site, name)?;
+    let init = agent::find(options.init.as_deref())?;
+    let modules_txt = match &options.modules {
+        Some(file) => fs::read_to_string(file).advise(
+            format!("reading the list of modules {}", file.display()),
+            "name an existing file with --modules, or leave it out",
+        )?,
+        None => MODULES_TXT.to_owned(),
+    };
+    let progress = Progress::spinner(format!("bootstrap {name}"));
+    progress.step("looking for the kernel");
+    let kernel = kernel::find(&built.archive)?;
+    let release = &kernel.release;
+    if kernel.releases.len() > 1 {
+        log::info!("{name} holds the kernels {}; taking {release}", kernel.releases.join(", "));
+    }
+    let index = modules::Index::read(&kernel.dep, &kernel.softdep, &kernel.builtin);
+    let closure = index.closure(&modules_txt);
+    if !closure.missing.is_empty() {
+        log::warn!("the kernel {release} has no modules {}", closure.missing.join(" "));
+    }
+    progress.step("reading kernel and modules");
+    let (vmlinuz, modules) = kernel::load(&built.archive, release, &closure.files)?;
+
+    let mut archive = Archive::default();
+    let folder = format!("lib/modules/{release}");
+    archive.file("init", 0o755, init);
+    // Rust's runtime aborts without them when the kernel could open no console.
+    archive.character_device("dev/console", 0o600, 5, 1);
+    archive.character_device("dev/null", 0o666, 1, 3);
+    for mount_point in ["proc", "run", "sys"] {
+        archive.folder(mount_point);
+    }
+    archive.file("modules.txt", 0o644, modules_txt.into_bytes());
+    archive.file(&format!("{folder}/modules.dep"), 0o644, index.dep_of(&closure.files).into_bytes());
+    archive.file(
+        &format!("{folder}/modules.softdep"),
+        0o644,
+        index.softdep_of(&closure.files, &kernel.softdep).into_bytes(),
+    );
+    archive.file(&format!("{folder}/modules.builtin"), 0o644, kernel.builtin.clone().into_bytes());
+    let count = modules.len();
+    for (path, content) in modules {
+        archive.file(&format!("{folder}/{path}"), 0o644, content);
+    }
+    if let Some(shell) = &options.shell {
+        let content = fs::read(shell).advise(
+            format!("reading the shell {}", shell.display()),
+            "name a static shell with --shell, such as /bin/busybox of the package busybox-static",
+        )?;
+        if agent::needs_interpreter(&content) {
+            log::warn!("{} is not static and will not run in the initramfs", shell.display());
+        }
+        archive.file("bin/sh", 0o755, content);
+    }
+    progress.step("packing the initramfs");
+    let packed = pack(&archive.bytes()?, &kernel.config)?;
+
+    let target = site.folder(&format!("tftp/{name}"))?;
+    let made = Bootstrap {
+        release: release.clone(),
+        kernel: format!("vmlinuz-{release}"),
+        initramfs: format!("initramfs-{release}.img"),
+    };
+    aside::write(&target.join(&made.kernel), &vmlinuz)?;
+    aside::write(&target.join(&made.initramfs), &packed)?;
+    let record = serde_json::to_vec_pretty(&made).context("writing the record")?;
+    aside::write(&target.join("bootstrap.json"), &record)?;
+    progress.done(&format!(
+        "kernel {release} {}, initramfs {} with {count} modules",
+        megabytes(vmlinuz.len() as u64),
+        megabytes(packed.len() as u64)
+    ));
+    Ok(made)
+}
+
+/// Compressed with what the kernel is known to decompress.
+fn pack(bytes: &[u8], config: &str) -> Result<Vec<u8>> {
+    let zstd = config.lines().any(|line| line == "CONFIG_RD_ZSTD=y");
+    let packed = if zstd {
+        zstd::encode_all(bytes, 19)
+    } else {
+        let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+        encoder.write_all(bytes).and_then(|()| encoder.finish())
+    };
+    packed.context("compressing the initramfs")
+}

@@ -1,0 +1,101 @@
+//! A TOML file together with its text, so that a refusal can name the line.
+
+use std::fmt;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+
+/// A mistake in a file that the administrator wrote. It ends the command with exit code 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misconfigured {
+    file: PathBuf,
+    line: usize,
+    what: String,
+}
+
+impl fmt::Display for Misconfigured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file.display(), self.line, self.what)
+    }
+}
+
+impl std::error::Error for Misconfigured {}
+
+/// A file's path and text.
+#[derive(Clone, Debug)]
+pub struct Document {
+    path: PathBuf,
+    text: String,
+}
+
+impl Document {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It is missing, unreadable or not UTF-8.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), text })
+    }
+
+    /// A document whose text is at hand; `path` is what messages call it.
+    pub fn of(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into() }
+    }
+
+    /// The text as read.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Parses the text.
+    ///
+    /// # Errors
+    /// [`Misconfigured`], naming the line.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        toml::from_str(&self.text).map_err(|error| self.refuse(error.span().unwrap_or(0..0), error.message().trim()))
+    }
+
+    /// The error for a mistake at `span`, a byte range of the text.
+    pub fn refuse(&self, span: Range<usize>, what: impl Into<String>) -> anyhow::Error {
+        Misconfigured { file: self.path.clone(), line: self.line(&span), what: what.into() }.into()
+    }
+
+    /// The line, counted from 1, that `span` starts in.
+    pub fn line(&self, span: &Range<usize>) -> usize {
+        self.text.bytes().take(span.start).filter(|&b| b == b'\n').count() + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[allow(dead_code)]
+        known: u16,
+    }
+
+    fn mistake(text: &str) -> String {
+        Document::of("site.toml", text).parse::<Sample>().unwrap_err().to_string()
+    }
+
+    // M15
+    #[test]
+    fn the_line_is_named() {
+        assert!(mistake("known = 1\n\n# x\nunknown = 2\n").starts_with("site.toml:4: unknown field `unknown`"));
+        assert!(mistake("# x\nknown = 'text'\n").starts_with("site.toml:2: invalid type"));
+        assert!(mistake("known = 1\nbroken\n").starts_with("site.toml:2: "));
+        assert!(mistake("").contains("missing field `known`"));
+    }
+}

@@ -1,0 +1,232 @@
+//! A Debian image out of its recipe, by mmdebstrap.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use rootstream::failure::{Advise, refuse};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Survey, overlay, survey};
+use crate::aside;
+use crate::clock;
+use crate::config::addresses::Name;
+use crate::config::recipe::Recipe;
+use crate::config::site::Site;
+use crate::hex;
+use crate::progress::{Progress, megabytes};
+
+/// What a build may do beyond the ordinary.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Build though nothing changed.
+    pub force: bool,
+    /// Accept an image that holds secrets.
+    pub allow_secrets: bool,
+}
+
+/// A built image.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The plain tar archive.
+    pub archive: PathBuf,
+    /// Debian's name of its architecture.
+    pub arch: String,
+}
+
+/// `built/NAME.json`: what the archive next to it was made from.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    inputs: String,
+    created: String,
+    arch: String,
+    bytes: u64,
+}
+
+/// What shrinks an image and no node misses.
+const LEFT_OUT: [&str; 7] = [
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/lintian/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-include=/usr/share/locale/locale.alias",
+];
+
+/// Takes out what belongs to the machine that built, or what each node makes for itself. The
+/// kernel's own initramfs goes too: nodes boot from rootstream's.
+const CLEAN: &str = r#"set -e
+rm -f "$1"/etc/hostname "$1"/etc/resolv.conf "$1"/etc/ssh/ssh_host_*_key "$1"/etc/ssh/ssh_host_*_key.pub
+rm -f "$1"/boot/initrd.img-* "$1"/initrd.img "$1"/initrd.img.old "$1"/vmlinuz.old
+: > "$1"/etc/machine-id"#;
+
+/// Builds the image `name`, unless what was built already came from the same inputs.
+///
+/// # Errors
+/// The recipe is wrong, mmdebstrap fails (its last lines are part of the error), or the image holds
+/// secrets.
+pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
+    let (recipe, document) = Recipe::of(site, name).advise(
+        format!("reading the recipe of the image {name}"),
+        format!("write images/{name}.toml in the site; `rootstream site new` makes an example"),
+    )?;
+    let built = site.folder("built")?;
+    let archive = built.join(format!("{name}.tar"));
+    let record_file = built.join(format!("{name}.json"));
+    let site_part = overlay::archive(site, &recipe)?;
+    let inputs = digest(&[document.text().as_bytes(), &site_part, CLEAN.as_bytes(), LEFT_OUT.concat().as_bytes()]);
+    let result = Built { archive: archive.clone(), arch: recipe.arch().to_owned() };
+    if !options.force && is_current(&record_file, &archive, &inputs) {
+        eprintln!("image {name}: built already from the same recipe and files (--force builds again)");
+        return Ok(result);
+    }
+    if recipe.ssh_authorized_keys.is_empty() {
+        log::warn!("{}: no ssh_authorized_keys: nobody can log in over ssh", document.path().display());
+    }
+
+    let progress = Progress::spinner(format!("image {name}"));
+    let fresh = aside::begin(&archive)?;
+    let folder = tempfile::tempdir().context("making a folder for the site's files")?;
+    let overlay_file = folder.path().join("site.tar");
+    fs::write(&overlay_file, site_part).context("writing the site's files")?;
+    let log = site.folder("log")?.join(format!("build-{name}.log"));
+    mmdebstrap(&recipe, &overlay_file, fresh.path(), &log, &progress)
+        .advise(format!("building the image {name}"), format!("the whole log is {}", log.display()))?;
+    progress.step("looking for secrets");
+    let found = survey(fresh.path())?;
+    refuse_secrets(name, &found, options.allow_secrets)?;
+    // The record goes first: with the old archive's size it no longer fits, so a kill between the
+    // two means another build, never a wrong one taken for current.
+    let bytes = fs::metadata(fresh.path()).context("measuring the archive")?.len();
+    let record = Record { inputs, created: clock::rfc3339(SystemTime::now()), arch: result.arch.clone(), bytes };
+    let _ = fs::remove_file(&archive);
+    aside::write(&record_file, &serde_json::to_vec_pretty(&record).context("writing the record")?)?;
+    aside::finish(fresh, &archive)?;
+    let kernels: Vec<_> = found.kernels.iter().map(String::as_str).collect();
+    progress.done(&format!(
+        "{} in {} inodes, kernels: {}",
+        megabytes(found.bytes),
+        found.inodes,
+        if kernels.is_empty() { "none".to_owned() } else { kernels.join(", ") }
+    ));
+    Ok(result)
+}
+
+/// The image `name` as built before.
+///
+/// # Errors
+/// It never was.
+pub fn built(site: &Site, name: &Name) -> Result<Built> {
+    let archive = site.built().join(format!("{name}.tar"));
+    let record = site.built().join(format!("{name}.json"));
+    if !archive.exists() || !record.exists() {
+        return Err(refuse(
+            format!("the image {name} is not built: there is no {}", archive.display()),
+            format!("build it: rootstream image build {name}"),
+        ));
+    }
+    let record: Record = serde_json::from_slice(&fs::read(&record)?)
+        .advise(format!("reading {}", record.display()), format!("build it again: rootstream image build {name}"))?;
+    Ok(Built { archive, arch: record.arch })
+}
+
+/// Refuses an image with secrets in it.
+pub(super) fn refuse_secrets(name: &Name, survey: &Survey, allowed: bool) -> Result<()> {
+    if survey.secrets.is_empty() {
+        return Ok(());
+    }
+    if allowed {
+        for secret in &survey.secrets {
+            log::warn!("image {name}: {secret}");
+        }
+        return Ok(());
+    }
+    Err(refuse(
+        format!("the image {name} holds secrets: {}", survey.secrets.join("; ")),
+        "every machine on the boot network can fetch it: take them out of the recipe, or accept it with --allow-secrets",
+    ))
+}
+
+fn digest(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize())
+}
+
+fn is_current(record: &Path, archive: &Path, inputs: &str) -> bool {
+    let record: Option<Record> = fs::read(record).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let bytes = fs::metadata(archive).ok().map(|m| m.len());
+    record.is_some_and(|record| record.inputs == inputs && bytes == Some(record.bytes))
+}
+
+fn mmdebstrap(recipe: &Recipe, overlay: &Path, output: &Path, log: &Path, progress: &Progress) -> Result<()> {
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--mode=auto", "--variant=minbase", "--format=tar"]);
+    command.arg(format!("--architectures={}", recipe.arch()));
+    let packages: Vec<_> = recipe.packages().collect();
+    if !packages.is_empty() {
+        command.arg(format!("--include={}", packages.join(",")));
+    }
+    command.arg("--aptopt=APT::Install-Recommends \"false\"");
+    command.args(LEFT_OUT.map(|option| format!("--dpkgopt={option}")));
+    command.arg(format!("--customize-hook={CLEAN}"));
+    command.arg(format!("--customize-hook=tar-in {} /", quoted(overlay)));
+    let services: Vec<_> = recipe.services().collect();
+    if !services.is_empty() {
+        command.arg(format!("--customize-hook=chroot \"$1\" systemctl enable {}", services.join(" ")));
+    }
+    command.arg(recipe.suite()).arg(output).arg(recipe.mirror());
+    // Debian's kernel packages make no initramfs then; ours is made by `bootstrap`.
+    command.env("INITRD", "No").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+
+    let mut child = command.spawn().advise("starting mmdebstrap", "install it: apt-get install mmdebstrap")?;
+    let mut log_file = File::create(log).with_context(|| format!("making {}", log.display()))?;
+    let mut last = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        for line in BufReader::new(stderr).split(b'\n') {
+            let line = line.context("reading what mmdebstrap says")?;
+            let line = String::from_utf8_lossy(&line);
+            writeln!(log_file, "{line}").with_context(|| format!("writing {}", log.display()))?;
+            if let Some(step) = line.strip_prefix("I: ") {
+                progress.step(step.trim_end_matches('.'));
+            } else if !line.trim().is_empty() {
+                last.push(line.trim().to_owned());
+            }
+        }
+    }
+    let status = child.wait().context("waiting for mmdebstrap")?;
+    if !status.success() {
+        let from = last.len().saturating_sub(8);
+        let said = last.get(from..).unwrap_or_default().join(" | ");
+        anyhow::bail!("mmdebstrap: {status}: {said}");
+    }
+    Ok(())
+}
+
+/// One word for a shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cannot_run_into_each_other() {
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn a_path_is_one_word() {
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+}

@@ -1,0 +1,202 @@
+//! DHCP and TFTP by a dnsmasq of our own, keyed on the nodes' MACs.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rootstream::failure::Advise;
+use tokio::process::{Child, Command};
+
+use crate::aside;
+use crate::config::nodes::Nodes;
+use crate::config::site::Site;
+
+/// How long dnsmasq may take to answer.
+const START: Duration = Duration::from_secs(20);
+/// How long it may take to end.
+const STOP: Duration = Duration::from_secs(5);
+
+/// The files that dnsmasq works with.
+struct Files {
+    config: PathBuf,
+    leases: PathBuf,
+    log: PathBuf,
+    tftp: PathBuf,
+}
+
+/// A running dnsmasq. It ends with the program that started it, however that ends.
+#[derive(Debug)]
+pub(super) struct Dnsmasq {
+    child: Child,
+    stderr: PathBuf,
+    log: PathBuf,
+}
+
+impl Dnsmasq {
+    /// Writes its configuration and starts it; returns when it answers.
+    ///
+    /// # Errors
+    /// It is not installed, ends at once (its message is part of the error) or does not answer.
+    pub(super) async fn start(site: &Site, nodes: &Nodes) -> Result<Self> {
+        let (run, log) = (site.folder("run")?, site.folder("log")?);
+        let files = Files {
+            config: run.join("dnsmasq.conf"),
+            leases: run.join("dnsmasq.leases"),
+            log: log.join("dnsmasq.log"),
+            tftp: site.tftp(),
+        };
+        aside::write(&files.config, configuration(site, nodes, &files)?.as_bytes())?;
+        let stderr = run.join("dnsmasq.err");
+        let stderr_file = fs::File::create(&stderr).with_context(|| format!("making {}", stderr.display()))?;
+        // setpriv asks the kernel to end dnsmasq when we die, even by SIGKILL; a dnsmasq left
+        // behind would go on answering with an old configuration.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "dnsmasq", "--keep-in-foreground"])
+            .arg(format!("--conf-file={}", files.config.display()))
+            .env("PATH", search_path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr_file)
+            .kill_on_drop(true)
+            .spawn()
+            .advise("starting dnsmasq through setpriv", "install them: apt-get install dnsmasq-base util-linux")?;
+        let mut dnsmasq = Self { child, stderr, log: files.log };
+        let address = site.config().network.address.address;
+        let deadline = Instant::now() + START;
+        loop {
+            if let Some(status) = dnsmasq.child.try_wait().context("waiting for dnsmasq")? {
+                bail!(dnsmasq.obituary(status));
+            }
+            // It opens its DHCP socket before it first answers anything.
+            let answers = tokio::task::spawn_blocking(move || answers_tftp(address));
+            if answers.await.context("asking by TFTP")?.is_ok() {
+                return Ok(dnsmasq);
+            }
+            if Instant::now() > deadline {
+                dnsmasq.stop().await?;
+                return Err(anyhow::anyhow!("nothing comes back from {address} port 69")).advise(
+                    format!("waiting {} s for dnsmasq to answer TFTP", START.as_secs()),
+                    format!("look for a firewall on this machine, and into {}", dnsmasq.log.display()),
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until it ends by itself, and says why it did.
+    pub(super) async fn ended(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) => self.obituary(status),
+            Err(error) => format!("waiting for dnsmasq: {error}"),
+        }
+    }
+
+    /// Ends it, and waits until it is gone.
+    ///
+    /// # Errors
+    /// The system refuses to signal it or to wait for it.
+    pub(super) async fn stop(&mut self) -> Result<()> {
+        let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()) else { return Ok(()) };
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("ending dnsmasq")?;
+        if let Ok(ended) = tokio::time::timeout(STOP, self.child.wait()).await {
+            ended.context("waiting for dnsmasq to end")?;
+            return Ok(());
+        }
+        log::warn!("dnsmasq did not end within {} s and is killed", STOP.as_secs());
+        self.child.kill().await.context("killing dnsmasq")
+    }
+
+    fn obituary(&self, status: std::process::ExitStatus) -> String {
+        let said = fs::read_to_string(&self.stderr).unwrap_or_default();
+        let said = said.trim().replace('\n', "; ");
+        if said.is_empty() {
+            format!("dnsmasq ended ({status}); its log is {}", self.log.display())
+        } else {
+            format!("dnsmasq ended ({status}): {said}")
+        }
+    }
+}
+
+/// dnsmasq is in /usr/sbin, which is not on every user's path.
+fn search_path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
+/// Asks for a file that is there (RFC 1350, RRQ) and waits for any answer.
+fn answers_tftp(server: Ipv4Addr) -> Result<()> {
+    let socket = UdpSocket::bind(SocketAddrV4::new(server, 0))?;
+    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    socket.send_to(b"\0\x01pxelinux.0\0octet\0", SocketAddrV4::new(server, 69))?;
+    let mut answer = [0; 1024];
+    let (_, from) = socket.recv_from(&mut answer)?;
+    // Error 0: we only wanted to know, and dnsmasq need not send it again.
+    socket.send_to(b"\0\x05\0\0asked for a sign of life\0", from)?;
+    Ok(())
+}
+
+fn configuration(site: &Site, nodes: &Nodes, files: &Files) -> Result<String> {
+    let network = &site.config().network;
+    let (net, mask, lease) = (network.address.network(), network.address.mask(), &network.lease);
+    let master = network.address.address;
+    let mut text = String::from("# Written by `rootstream up` at every start, from site.toml and nodes.toml.\n");
+    let mut line = |words: String| {
+        let _ = writeln!(text, "{words}");
+    };
+    // Root inside: the site may lie in a folder that only its owner can enter.
+    line("user=root\ngroup=root\nno-resolv\nno-hosts".to_owned());
+    line(format!("interface={}\nexcept-interface=lo\nbind-interfaces", network.interface()));
+    line(format!("log-dhcp\nlog-facility={}", path(&files.log)?));
+    line(format!("dhcp-leasefile={}", path(&files.leases)?));
+    line(format!("dhcp-range={net},static,{mask},{lease}"));
+    if let Some(range) = network.range() {
+        line(format!("dhcp-range={},{},{mask},{lease}", range.first, range.last));
+    }
+    // A node's ROM, stage 1 and stage 2 send different client identifiers; the port is the same.
+    line("dhcp-ignore-clid".to_owned());
+    match network.gateway() {
+        Some(gateway) => line(format!("dhcp-option=option:router,{gateway}")),
+        // Without this dnsmasq would offer itself.
+        None => line("dhcp-option=option:router".to_owned()),
+    }
+    if network.dns.is_empty() {
+        line("dhcp-option=option:dns-server".to_owned());
+    } else {
+        let servers: Vec<_> = network.dns.iter().map(ToString::to_string).collect();
+        line(format!("dhcp-option=option:dns-server,{}", servers.join(",")));
+    }
+    if let Some(domain) = &network.domain {
+        line(format!("domain={domain}"));
+    }
+    let serves_dns = network.dns.contains(&master);
+    if !serves_dns {
+        line("port=0".to_owned());
+    }
+    for node in nodes.iter() {
+        line(format!("dhcp-host={},{},{}", node.mac, node.ip, node.name));
+        if serves_dns {
+            line(format!("host-record={},{}", node.name, node.ip));
+        }
+    }
+    line(format!("enable-tftp\ntftp-root={}", path(&files.tftp)?));
+    // By architecture only: network cards with an iPXE ROM say that they are iPXE, and still
+    // need the loader.
+    line(format!("dhcp-match=set:bios,option:client-arch,0\ndhcp-boot=tag:bios,pxelinux.0,{master},{master}"));
+    if let Some(prefix) = network.ipv6_prefix {
+        line(format!("enable-ra\nquiet-ra\ndhcp-range={},ra-only,64", prefix.address()));
+    }
+    Ok(text)
+}
+
+/// A path as dnsmasq's configuration can hold it.
+fn path(path: &Path) -> Result<&str> {
+    match path.to_str() {
+        Some(text) if !text.contains(['\n', '"', '#', ',']) => Ok(text),
+        _ => bail!("dnsmasq cannot work with the path {}; move the site", path.display()),
+    }
+}

@@ -1,0 +1,164 @@
+//! What a boot really was, from what each part of it left behind.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::machine::Machine;
+use crate::site::{BRIDGE, MASTER, NODE_MAC};
+use crate::transcript::{Line, Transcript};
+use crate::{network, sockets};
+
+/// The values of the line that ends a boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// What asked for the boot file, by its client architecture.
+    pub firmware: &'static str,
+    /// Whose DHCP and HTTP servers answered.
+    pub servers: String,
+    /// How many nodes showed a login prompt.
+    pub nodes: usize,
+    /// Who switched the power on.
+    pub power: &'static str,
+    /// How far the image was verified, as the node's record says.
+    pub trust: String,
+    /// How the node is wired.
+    pub net: String,
+    /// What executes the node's instructions.
+    pub accel: &'static str,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { firmware, servers, nodes, power, trust, net, accel } = self;
+        write!(f, "firmware={firmware} servers={servers} nodes={nodes} power={power} ")?;
+        write!(f, "trust={trust} net={net} accel={accel}")
+    }
+}
+
+/// What a command in the node tells about it.
+#[derive(Debug)]
+pub struct Visit {
+    /// `uname -a`.
+    pub uname: String,
+    /// The kind of the root file system.
+    pub root: String,
+    /// The host's name.
+    pub hostname: String,
+    /// `trust` in the boot record.
+    pub trust: String,
+}
+
+impl Visit {
+    /// The command whose output [`Visit::parse`] reads.
+    pub const COMMAND: &str =
+        "uname -a && hostname && findmnt --noheadings --output FSTYPE / && cat /run/rootstream/boot.json";
+
+    /// Reads the command's output.
+    ///
+    /// # Errors
+    /// A part is missing, or the boot record is none.
+    pub fn parse(output: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Record {
+            trust: String,
+        }
+        let mut parts = output.splitn(4, '\n').map(|part| part.trim().to_owned());
+        let mut part = |name: &str| parts.next().filter(|part| !part.is_empty()).with_context(|| format!("no {name}"));
+        let (uname, hostname, root) = (part("uname")?, part("host name")?, part("root file system")?);
+        let record: Record = serde_json::from_str(&part("boot record")?).context("reading the node's boot record")?;
+        Ok(Self { uname, root, hostname, trust: record.trust })
+    }
+}
+
+/// Gathers the evidence while everything still runs. `up` is the master's process, `tap` the node's wire.
+///
+/// # Errors
+/// A trace that every boot leaves is missing.
+pub fn gather(transcript: &Transcript, up: u32, machine: &mut Machine, tap: &str, visit: &Visit) -> Result<Evidence> {
+    let dhcp: Vec<String> = transcript.lines("dnsmasq").into_iter().map(|line| line.text).collect();
+    let port = network::port(tap)?;
+    ensure!(port.carrier && port.master.as_deref() == Some(BRIDGE), "{tap} is not a live port of {BRIDGE}: {port:?}");
+    let power = if sockets::parent(machine.id())? == std::process::id() { "lab" } else { "other" };
+    Ok(Evidence {
+        firmware: firmware(&dhcp)?,
+        servers: servers(up)?,
+        nodes: logins(&transcript.containing(" login: ")),
+        power,
+        trust: visit.trust.clone(),
+        net: port.kind,
+        accel: machine.accel()?,
+    })
+}
+
+/// The firmware of the node that PXE-booted, from the first client architecture it sent (RFC 4578).
+fn firmware(dhcp: &[String]) -> Result<&'static str> {
+    let arch = dhcp.iter().find_map(|line| line.split_once("PXEClient:Arch:")?.1.split(':').next());
+    let code = arch.with_context(|| format!("no PXE client in the DHCP log of {MASTER}"))?;
+    ensure!(dhcp.iter().any(|line| line.contains("DHCPACK") && line.contains(NODE_MAC)), "no lease for {NODE_MAC}");
+    match code {
+        "00000" => Ok("bios"),
+        "00007" | "00009" => Ok("uefi"),
+        other => anyhow::bail!("client architecture {other} is of no firmware that the lab knows"),
+    }
+}
+
+/// Who owns the ports that nodes boot from.
+fn servers(up: u32) -> Result<String> {
+    for (protocol, port) in [("udp", 67), ("udp", 69), ("tcp", 80)] {
+        let owner = sockets::owner(protocol, port)?;
+        if !sockets::descends(owner, up) {
+            return Ok(format!("process {owner} at {protocol} port {port}"));
+        }
+    }
+    Ok("rootstream".to_owned())
+}
+
+fn logins(prompts: &[Line]) -> usize {
+    prompts.iter().map(|line| &line.source).collect::<BTreeSet<_>>().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn firmware_is_what_the_client_sent() {
+        let log = |arch: &str| {
+            vec![
+                format!("1 vendor class: PXEClient:Arch:{arch}:UNDI:002001"),
+                format!("1 DHCPACK(br0) 172.16.0.1 {NODE_MAC} n1"),
+            ]
+        };
+        assert_eq!(firmware(&log("00000")).unwrap(), "bios");
+        assert_eq!(firmware(&log("00007")).unwrap(), "uefi");
+        assert!(firmware(&log("00011")).is_err());
+        assert!(firmware(&[]).is_err());
+        assert!(firmware(&log("00000")[..1]).unwrap_err().to_string().contains("no lease"));
+    }
+
+    #[test]
+    fn a_visit_is_read() {
+        let visit = Visit::parse("Linux n1 6.1.0\nn1\ntmpfs\n{\n \"trust\": \"digest\", \"ok\": true }\n").unwrap();
+        assert_eq!((visit.uname.as_str(), visit.root.as_str()), ("Linux n1 6.1.0", "tmpfs"));
+        assert_eq!((visit.hostname.as_str(), visit.trust.as_str()), ("n1", "digest"));
+        assert!(Visit::parse("Linux\nn1\n\n{}").unwrap_err().to_string().contains("root file system"));
+    }
+
+    #[test]
+    fn the_closing_line_has_every_value() {
+        let evidence = Evidence {
+            firmware: "bios",
+            servers: "rootstream".into(),
+            nodes: 1,
+            power: "lab",
+            trust: "none".into(),
+            net: "tap".into(),
+            accel: "tcg",
+        };
+        let line = "firmware=bios servers=rootstream nodes=1 power=lab trust=none net=tap accel=tcg";
+        assert_eq!(evidence.to_string(), line);
+    }
+}

@@ -1,0 +1,149 @@
+//! A virtual node: what it is made of, and powering it on.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::bound::Bound;
+use crate::machine::Machine;
+use crate::qmp::Qmp;
+use crate::transcript::Transcript;
+
+/// Where a node's kernel comes from.
+#[derive(Clone, Debug)]
+enum Start {
+    /// The NIC's boot ROM asks the network.
+    Pxe,
+    /// QEMU loads it, which skips firmware, DHCP and TFTP.
+    Direct { kernel: PathBuf, initramfs: PathBuf, cmdline: String },
+}
+
+/// A node before power-on.
+#[derive(Clone, Debug)]
+pub struct Node {
+    name: String,
+    memory: u32,
+    accel: String,
+    nic: Option<(String, String)>,
+    start: Start,
+}
+
+impl Node {
+    /// A node that boots from the network, with 1024 MiB and no NIC yet.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), memory: 1024, accel: "tcg".into(), nic: None, start: Start::Pxe }
+    }
+
+    /// Sets the memory in MiB.
+    #[must_use]
+    pub fn memory(self, mib: u32) -> Self {
+        Self { memory: mib, ..self }
+    }
+
+    /// Sets QEMU's accelerator, `tcg` or `kvm`.
+    #[must_use]
+    pub fn accel(self, accel: &str) -> Self {
+        Self { accel: accel.into(), ..self }
+    }
+
+    /// Plugs a virtio NIC with this MAC into a tap.
+    #[must_use]
+    pub fn nic(self, tap: &str, mac: &str) -> Self {
+        Self { nic: Some((tap.into(), mac.into())), ..self }
+    }
+
+    /// Starts this kernel directly; the node powers off where it would reboot.
+    #[must_use]
+    pub fn direct(self, kernel: &Path, initramfs: &Path, cmdline: &str) -> Self {
+        let start = Start::Direct { kernel: kernel.into(), initramfs: initramfs.into(), cmdline: cmdline.into() };
+        Self { start, ..self }
+    }
+
+    /// Powers the node on, in the calling thread's network namespace. Its logs go into `folder`; what
+    /// its console says goes into the transcript under the node's name.
+    ///
+    /// # Errors
+    /// QEMU does not start; its own message is part of the error.
+    pub fn power_on(&self, folder: &Path, transcript: &Transcript) -> Result<Machine> {
+        let (log, messages) =
+            (folder.join(format!("{}.console", self.name)), folder.join(format!("{}.qemu", self.name)));
+        // Not in `folder`: a socket's path has at most 107 bytes.
+        let sockets = tempfile::tempdir().context("making a folder for QEMU's sockets")?;
+        // QEMU appends to the console's log; one of an earlier boot would be taken for this one's.
+        File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+        let stderr = File::create(&messages).with_context(|| format!("creating {}", messages.display()))?;
+        let qemu = Bound::start("qemu-system-x86_64", |c| c.args(self.arguments(sockets.path(), &log)).stderr(stderr))?;
+        let (qemu, mut qmp) = connect(qemu, &sockets.path().join("qmp")).with_context(|| {
+            let said = fs::read_to_string(&messages).unwrap_or_default();
+            format!("powering {} on: {}", self.name, said.trim())
+        })?;
+        transcript.follow(&self.name, &log);
+        let powered = Instant::now();
+        qmp.execute("cont", json!({}))?;
+        Ok(Machine { name: self.name.clone(), log, sockets, qemu, qmp, transcript: transcript.clone(), powered })
+    }
+
+    fn arguments(&self, sockets: &Path, log: &Path) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
+        // Without graphics SeaBIOS and the boot ROMs talk to the serial port too.
+        add(&["-name", &self.name, "-accel", &self.accel, "-machine", "graphics=off", "-m", &self.memory.to_string()]);
+        add(&["-nodefaults", "-display", "none", "-S"]);
+        // Without a source of entropy the first getrandom takes a second.
+        add(&["-device", "virtio-rng-pci"]);
+        let socket = |id: &str| format!("socket,id={id},path={},server=on,wait=off", sockets.join(id).display());
+        add(&["-chardev", &format!("{},logfile={},logappend=on", socket("console"), log.display())]);
+        add(&["-serial", "chardev:console"]);
+        add(&["-chardev", &socket("qmp")]);
+        add(&["-mon", "chardev=qmp,mode=control"]);
+        if let Some((tap, mac)) = &self.nic {
+            add(&["-netdev", &format!("tap,id=net0,ifname={tap},script=no,downscript=no")]);
+            add(&["-device", &format!("virtio-net-pci,netdev=net0,mac={mac}")]);
+        }
+        match &self.start {
+            Start::Pxe => add(&["-boot", "order=n"]),
+            Start::Direct { kernel, initramfs, cmdline } => {
+                add(&["-kernel", &kernel.display().to_string(), "-initrd", &initramfs.display().to_string()]);
+                add(&["-append", cmdline, "-no-reboot"]);
+            }
+        }
+        all
+    }
+}
+
+/// Waits until QEMU listens, which it does at once or never.
+fn connect(mut qemu: Bound, socket: &Path) -> Result<(Bound, Qmp)> {
+    let start = Instant::now();
+    loop {
+        match Qmp::connect(socket) {
+            Ok(qmp) => return Ok((qemu, qmp)),
+            Err(error) => {
+                if let Some(status) = qemu.ended()? {
+                    bail!("QEMU ended with {status}");
+                }
+                if start.elapsed() > Duration::from_secs(60) {
+                    return Err(error);
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_starts_from_the_network_or_from_a_kernel() {
+        let line = |node: &Node| node.arguments(Path::new("/s"), Path::new("/l")).join(" ");
+        let node = Node::new("n1").memory(768).nic("tap0", "52:54:00:ac:10:01");
+        let pxe = line(&node);
+        assert!(pxe.contains("-m 768") && pxe.ends_with("mac=52:54:00:ac:10:01 -boot order=n"), "{pxe}");
+        let direct = line(&node.direct(Path::new("/k"), Path::new("/i"), "console=ttyS0"));
+        assert!(direct.ends_with("-kernel /k -initrd /i -append console=ttyS0 -no-reboot"), "{direct}");
+    }
+}

@@ -1,0 +1,156 @@
+//! The lab's site: what an administrator would set up with the companion, set up by it here too.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::bound::Bound;
+use crate::patience::Patience;
+use crate::ssh;
+use crate::transcript::{Line, Transcript};
+
+/// The master's port in the lab.
+pub const BRIDGE: &str = "br0";
+/// The master's address.
+pub const MASTER: &str = "172.16.0.254";
+/// The master's addresses with their networks. QEMU's boot ROM waits 13 s for IPv6 where there is none.
+pub const ADDRESSES: [&str; 2] = ["172.16.0.254/24", "fd00:ac10::1/64"];
+/// The only node's name.
+pub const NODE: &str = "n1";
+/// The only node's MAC.
+pub const NODE_MAC: &str = "52:54:00:ac:10:01";
+/// The only node's address.
+pub const NODE_ADDRESS: &str = "172.16.0.1";
+/// The image's name.
+pub const IMAGE: &str = "compute";
+
+const SITE_TOML: &str = include_str!("../site/site.toml");
+const IMAGE_TOML: &str = include_str!("../site/compute.toml");
+
+/// The lab's files and the companion that works on them.
+#[derive(Debug)]
+pub struct Site {
+    /// Site, key and logs are in here.
+    lab: PathBuf,
+    rootstream: PathBuf,
+}
+
+impl Site {
+    /// The site in `lab`, driven by the companion's binary.
+    pub fn at(lab: &Path, rootstream: &Path) -> Self {
+        Self { lab: lab.to_owned(), rootstream: rootstream.to_owned() }
+    }
+
+    /// The site's folder.
+    pub fn folder(&self) -> PathBuf {
+        self.lab.join("site")
+    }
+
+    /// The folder of the last run's logs.
+    pub fn logs(&self) -> PathBuf {
+        self.lab.join("log")
+    }
+
+    /// The private key that opens the nodes.
+    pub fn key(&self) -> PathBuf {
+        self.folder().join("keys").join("lab")
+    }
+
+    /// Brings the site up to date: configuration, image, kernel and initramfs with `init` in it, and the
+    /// node. What has not changed is not built again.
+    ///
+    /// # Errors
+    /// The companion fails; it has said why.
+    pub fn prepare(&self, init: &Path) -> Result<()> {
+        fs::create_dir_all(&self.lab).with_context(|| format!("creating {}", self.lab.display()))?;
+        let folder = self.folder();
+        if !folder.join("site.toml").exists() {
+            let [address, _] = ADDRESSES;
+            let mut new = Command::new(&self.rootstream);
+            run(new.args(["site", "new"]).arg(&folder).args(["--interface", BRIDGE, "--address", address]))?;
+        }
+        write_changed(&folder.join("site.toml"), SITE_TOML)?;
+        write_changed(&folder.join("images").join(format!("{IMAGE}.toml")), IMAGE_TOML)?;
+        ssh::make_key_pair(&self.key())?;
+        run(self.command().args(["image", "build", IMAGE]))?;
+        self.publish()?;
+        run(self.command().args(["bootstrap", IMAGE, "--init"]).arg(init))?;
+        let nodes = self.command().args(["node", "list"]).output().context("listing the nodes")?;
+        if !String::from_utf8_lossy(&nodes.stdout).contains(NODE_MAC) {
+            let node = ["node", "add", NODE, "--mac", NODE_MAC, "--ip", NODE_ADDRESS, "--image", IMAGE];
+            run(self.command().args(node))?;
+        }
+        Ok(())
+    }
+
+    /// Publishes what was built, unless it is published already, and drops older builds: nobody boots
+    /// them here.
+    fn publish(&self) -> Result<()> {
+        let store = self.folder().join("store").join(IMAGE);
+        let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
+        let built = self.folder().join("built").join(format!("{IMAGE}.json"));
+        let built = changed(&built).with_context(|| format!("asking for the time of {}", built.display()))?;
+        if changed(&store.join("latest.json")).is_ok_and(|published| published > built) {
+            return Ok(());
+        }
+        if store.exists() {
+            fs::remove_dir_all(&store).with_context(|| format!("emptying {}", store.display()))?;
+        }
+        run(self.command().args(["image", "publish", IMAGE]))
+    }
+
+    /// Starts the master's servers and waits until they answer; what they log goes into the transcript
+    /// as `up`, `dnsmasq` and `http`.
+    ///
+    /// # Errors
+    /// They do not start; the end of their log is part of the error.
+    pub fn up(&self, transcript: &Transcript) -> Result<Bound> {
+        let logs = self.logs();
+        fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
+        let own = logs.join("up.log");
+        let out = fs::File::create(&own).with_context(|| format!("creating {}", own.display()))?;
+        let err = out.try_clone().context("sharing the log")?;
+        for name in ["dnsmasq", "http"] {
+            let log = self.folder().join("log").join(format!("{name}.log"));
+            // Lines of an earlier run would be taken for this one's.
+            if log.exists() {
+                fs::remove_file(&log).with_context(|| format!("removing {}", log.display()))?;
+            }
+            transcript.follow(name, &log);
+        }
+        transcript.follow("up", &own);
+        let rootstream = self.rootstream.display().to_string();
+        let mut up =
+            Bound::start(&rootstream, |c| c.arg("--site").arg(self.folder()).arg("up").stdout(out).stderr(err))?;
+        let ready = |line: &Line| Ok((line.source == "up" && line.text.starts_with("up: ready")).then_some(()));
+        let alive = || match up.ended()? {
+            Some(status) => anyhow::bail!("it ended with {status}"),
+            None => Ok(()),
+        };
+        let waited = transcript.wait(Patience::with(1), alive, ready);
+        waited.with_context(|| format!("starting the master's servers; they said:\n{}", transcript.tail("up", 20)))?;
+        Ok(up)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.rootstream);
+        command.arg("--site").arg(self.folder());
+        command
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
+
+/// Leaves a file's time alone where its content is right: the companion builds again what is older.
+fn write_changed(path: &Path, content: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    fs::write(path, content).with_context(|| format!("writing {}", path.display()))
+}

@@ -1,0 +1,230 @@
+//! One HTTP request for an image, through ureq: its limits, its errors, the head of the answer.
+
+use std::fmt;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, StatusCode, Uri, header};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, ResponseExt as _};
+
+use super::Resolve;
+use super::resume::{self, Answer, Version};
+
+const REDIRECTS: u32 = 5;
+
+/// Makes requests to one mirror.
+pub(super) struct Client {
+    agent: Agent,
+    url: String,
+}
+
+/// An answer with a body worth looking at.
+pub(super) struct Response {
+    /// What kind of answer, and of which file.
+    pub(super) answer: Answer,
+    /// Where it came from, after redirects.
+    pub(super) url: String,
+    /// The bytes. Ends early with an error, never silently, when the length is known.
+    pub(super) body: Box<dyn Read + Send>,
+}
+
+/// Why there is no such answer.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It may work later.
+    Passing(String),
+    /// The server answered with a status that seldom changes by itself.
+    Status(StatusCode),
+    /// The server is busy and said for how long, if it did.
+    Busy(StatusCode, Option<Duration>),
+    /// Trying again cannot help.
+    Permanent(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passing(why) | Self::Permanent(why) => f.write_str(why),
+            Self::Status(status) | Self::Busy(status, _) => write!(f, "the server answered {status}"),
+        }
+    }
+}
+
+impl Client {
+    /// A client for `url` that gives up on a connection that is silent for `stall`.
+    pub(super) fn new(url: &str, stall: Duration, resolve: &Arc<dyn Resolve>) -> Self {
+        let secure = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(REDIRECTS)
+            .max_idle_connections(0)
+            .user_agent(concat!("rootstream/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .timeout_resolve(Some(stall))
+            .timeout_connect(Some(stall))
+            .timeout_send_request(Some(stall))
+            .timeout_recv_response(Some(stall))
+            .timeout_per_read(Some(stall))
+            .build();
+        let names = Names { resolve: Arc::clone(resolve), secure };
+        Self { agent: Agent::with_parts(config, DefaultConnector::default(), names), url: url.to_owned() }
+    }
+
+    /// Asks for the file, from byte `from` if it still is the version that `strong` names.
+    ///
+    /// # Errors
+    /// There is no 200, 206 or 416 with an unencoded body.
+    pub(super) fn get(&self, resume: Option<(u64, &str)>) -> Result<Response, Refusal> {
+        let mut request = self.agent.get(&self.url);
+        if let Some((from, strong)) = resume {
+            request = request.header(header::RANGE, format!("bytes={from}-")).header(header::IF_RANGE, strong);
+        }
+        let response = request.call().map_err(refusal)?;
+        let url = response.get_uri().to_string();
+        let status = response.status();
+        let headers = response.headers();
+        let answer = match status {
+            StatusCode::OK => Answer::Whole(version(headers, length(headers))),
+            StatusCode::PARTIAL_CONTENT => {
+                match text(headers, &header::CONTENT_RANGE).and_then(resume::content_range) {
+                    Some((start, total)) => Answer::Part { start, version: version(headers, total) },
+                    None => Answer::Useless("a part without a proper Content-Range"),
+                }
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => Answer::Useless("416: no such range"),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                return Err(Refusal::Busy(status, retry_after(headers)));
+            }
+            _ if status.is_server_error() => return Err(Refusal::Passing(format!("the server answered {status}"))),
+            _ => return Err(Refusal::Status(status)),
+        };
+        for encoding in headers.get_all(header::CONTENT_ENCODING) {
+            if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
+                return Err(Refusal::Permanent(format!(
+                    "the server sent Content-Encoding: {}, which was not asked for",
+                    encoding.as_bytes().escape_ascii()
+                )));
+            }
+        }
+        Ok(Response { answer, url, body: Box::new(response.into_body().into_reader()) })
+    }
+}
+
+/// ureq's resolver: names through stage 1's own, and the place that sees every redirect's target.
+#[derive(Debug)]
+struct Names {
+    resolve: Arc<dyn Resolve>,
+    secure: bool,
+}
+
+impl Resolver for Names {
+    fn resolve(&self, uri: &Uri, _: &ureq::config::Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let scheme = uri.scheme_str().unwrap_or_default();
+        let default_port = match scheme {
+            "https" => 443,
+            "http" if !self.secure => 80,
+            _ => return Err(refuse(format!("a redirect to {uri} is not followed: the scheme changes"))),
+        };
+        let host = uri.host().unwrap_or_default();
+        let port = uri.port_u16().unwrap_or(default_port);
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let addresses = match literal {
+            Ok(address) => vec![SocketAddr::new(address, port)],
+            Err(_) => self
+                .resolve
+                .resolve(host, port)
+                .map_err(|error| ureq::Error::Other(format!("resolving {host}: {error:#}").into()))?,
+        };
+        let mut kept = self.empty();
+        for address in addresses.into_iter().take(16) {
+            kept.push(address);
+        }
+        if kept.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(kept) }
+    }
+}
+
+/// An error that no further try can mend.
+#[derive(Debug)]
+struct Hopeless(String);
+
+impl fmt::Display for Hopeless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Hopeless {}
+
+fn refuse(why: String) -> ureq::Error {
+    ureq::Error::Other(Box::new(Hopeless(why)))
+}
+
+fn refusal(error: ureq::Error) -> Refusal {
+    match error {
+        ureq::Error::Other(other) if other.is::<Hopeless>() => Refusal::Permanent(other.to_string()),
+        ureq::Error::Other(other) => Refusal::Passing(other.to_string()),
+        ureq::Error::BadUri(why) => Refusal::Permanent(format!("not an address that can be fetched: {why}")),
+        ureq::Error::TooManyRedirects => Refusal::Permanent(format!("more than {REDIRECTS} redirects")),
+        ureq::Error::RedirectFailed => Refusal::Permanent("a redirect that cannot be followed".to_owned()),
+        ureq::Error::TlsRequired => Refusal::Permanent("https is not built into this program".to_owned()),
+        ureq::Error::Timeout(_) => Refusal::Passing(format!("no answer in time ({error})")),
+        error => Refusal::Passing(error.to_string()),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    // With chunks, a Content-Length says nothing (RFC 9112 6.3).
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    text(headers, &header::CONTENT_LENGTH)?.trim().parse().ok()
+}
+
+fn version(headers: &HeaderMap, total: Option<u64>) -> Version {
+    let strong = |tag: &&str| tag.starts_with('"') && tag.len() > 2;
+    Version {
+        etag: text(headers, &header::ETAG).filter(strong).map(str::to_owned),
+        modified: text(headers, &header::LAST_MODIFIED).map(str::to_owned),
+        total,
+    }
+}
+
+/// Retry-After as a duration; a date is measured against the server's own clock.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = text(headers, &header::RETRY_AFTER)?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    let now = httpdate::parse_http_date(text(headers, &header::DATE)?).ok()?;
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // F22
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let headers = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, value.parse().unwrap());
+            headers.insert(header::DATE, "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap());
+            headers
+        };
+        assert_eq!(retry_after(&headers("17")), Some(Duration::from_secs(17)));
+        assert_eq!(retry_after(&headers("Sun, 06 Nov 1994 08:50:07 GMT")), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after(&headers("Sun, 06 Nov 1994 08:00:00 GMT")), Some(Duration::ZERO));
+        assert_eq!(retry_after(&headers("soon")), None);
+    }
+}

@@ -1,0 +1,255 @@
+//! A bounded queue of byte blocks between two threads.
+//!
+//! The blocks are allocated once and go round, because allocating is slow under musl, and both
+//! ends sleep while they wait, because spinning takes the core that the other end needs.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Bytes in a block.
+pub(super) const BLOCK: usize = 256 * 1024;
+
+struct Block {
+    bytes: Box<[u8]>,
+    filled: usize,
+}
+
+struct State {
+    full: VecDeque<Block>,
+    free: Vec<Block>,
+    finished: bool,
+    writer_gone: bool,
+    reader_gone: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    to_reader: Condvar,
+    to_writer: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The other end has gone away; whoever holds it knows why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gone;
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the neighbouring step has stopped")
+    }
+}
+
+impl std::error::Error for Gone {}
+
+/// Whether an error only says that a neighbour stopped, and so is not the reason.
+pub(super) fn is_consequence(error: &anyhow::Error) -> bool {
+    error.chain().any(|link| {
+        link.is::<Gone>()
+            || link.downcast_ref::<io::Error>().and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Gone>())
+    })
+}
+
+/// A pipe of `blocks` blocks.
+pub(super) fn pipe(blocks: usize) -> (Writer, Reader) {
+    let free = (0..blocks).map(|_| Block { bytes: vec![0; BLOCK].into_boxed_slice(), filled: 0 }).collect();
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State {
+            full: VecDeque::with_capacity(blocks),
+            free,
+            finished: false,
+            writer_gone: false,
+            reader_gone: false,
+        }),
+        to_reader: Condvar::new(),
+        to_writer: Condvar::new(),
+    });
+    (Writer { shared: Arc::clone(&shared), block: None }, Reader { shared, block: None, at: 0 })
+}
+
+/// The end that bytes go into. Dropping it without [`Writer::finish`] makes the reader fail.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    block: Option<Block>,
+}
+
+impl Writer {
+    /// Room for at least one byte; waits for the reader when there is none.
+    ///
+    /// # Errors
+    /// The reader is gone.
+    pub(super) fn space(&mut self) -> Result<&mut [u8], Gone> {
+        if self.block.is_none() {
+            let mut state = self.shared.lock();
+            self.block = loop {
+                if state.reader_gone {
+                    return Err(Gone);
+                }
+                if let Some(block) = state.free.pop() {
+                    break Some(block);
+                }
+                state = self.shared.to_writer.wait(state).unwrap_or_else(PoisonError::into_inner);
+            };
+        }
+        let block = self.block.as_mut().ok_or(Gone)?;
+        block.bytes.get_mut(block.filled..).ok_or(Gone)
+    }
+
+    /// Says that `count` bytes of [`Writer::space`] were filled. Only full blocks travel.
+    pub(super) fn wrote(&mut self, count: usize) {
+        if let Some(block) = self.block.as_mut() {
+            block.filled = (block.filled + count).min(BLOCK);
+            if block.filled == BLOCK {
+                self.send();
+            }
+        }
+    }
+
+    /// Sends what is left; the reader then sees the end.
+    pub(super) fn finish(mut self) {
+        self.send();
+        self.shared.lock().finished = true;
+    }
+
+    /// Sleeps, but not after the reader has gone.
+    ///
+    /// # Errors
+    /// The reader is gone.
+    pub(super) fn sleep(&self, time: Duration) -> Result<(), Gone> {
+        let state = self.shared.lock();
+        let (state, _) = self
+            .shared
+            .to_writer
+            .wait_timeout_while(state, time, |state| !state.reader_gone)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.reader_gone { Err(Gone) } else { Ok(()) }
+    }
+
+    fn send(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.shared.lock().full.push_back(block);
+            self.shared.to_reader.notify_one();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.lock().writer_gone = true;
+        self.shared.to_reader.notify_one();
+    }
+}
+
+/// The end that bytes come out of.
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    block: Option<Block>,
+    at: usize,
+}
+
+impl Reader {
+    fn rest(&self) -> &[u8] {
+        self.block.as_ref().and_then(|block| block.bytes.get(self.at..block.filled)).unwrap_or_default()
+    }
+}
+
+impl BufRead for Reader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.rest().is_empty() {
+            let mut state = self.shared.lock();
+            if let Some(mut block) = self.block.take() {
+                block.filled = 0;
+                state.free.push(block);
+                self.shared.to_writer.notify_one();
+            }
+            self.at = 0;
+            self.block = loop {
+                if let Some(block) = state.full.pop_front() {
+                    break Some(block);
+                }
+                if state.finished {
+                    break None;
+                }
+                if state.writer_gone {
+                    return Err(io::Error::other(Gone));
+                }
+                state = self.shared.to_reader.wait(state).unwrap_or_else(PoisonError::into_inner);
+            };
+        }
+        Ok(self.rest())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut bytes = self.fill_buf()?;
+        let count = bytes.read(into)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.lock().reader_gone = true;
+        self.shared.to_writer.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write_all(writer: &mut Writer, mut bytes: &[u8]) -> Result<(), Gone> {
+        while !bytes.is_empty() {
+            let count = bytes.read(writer.space()?).unwrap();
+            writer.wrote(count);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_arrive_in_order() {
+        let sent: Vec<u8> = (0..3 * BLOCK + 17).map(|i| (i % 251) as u8).collect();
+        let (mut writer, mut reader) = pipe(2);
+        let copy = sent.clone();
+        let thread = std::thread::spawn(move || {
+            write_all(&mut writer, &copy).unwrap();
+            writer.finish();
+        });
+        let mut received = Vec::new();
+        reader.read_to_end(&mut received).unwrap();
+        thread.join().unwrap();
+        assert_eq!(received, sent);
+    }
+
+    #[test]
+    fn a_writer_that_fails_is_not_the_end() {
+        let (mut writer, mut reader) = pipe(2);
+        write_all(&mut writer, b"some").unwrap();
+        drop(writer);
+        let error = anyhow::Error::new(reader.read_to_end(&mut Vec::new()).unwrap_err());
+        assert!(is_consequence(&error.context("decoding")));
+    }
+
+    #[test]
+    fn a_reader_that_stops_wakes_the_writer() {
+        let (mut writer, reader) = pipe(1);
+        let thread = std::thread::spawn(move || {
+            let bytes = vec![0; 3 * BLOCK];
+            (write_all(&mut writer, &bytes), writer.sleep(Duration::from_secs(600)))
+        });
+        drop(reader);
+        assert_eq!(thread.join().unwrap(), (Err(Gone), Err(Gone)));
+    }
+}

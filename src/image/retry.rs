@@ -1,0 +1,122 @@
+//! How long to go on with a fetch that fails: no I/O, no clock, no random numbers.
+
+use std::time::Duration;
+
+/// The longest pause between two tries.
+const CAP: Duration = Duration::from_secs(30);
+/// The longest pause that a server's Retry-After is believed.
+const QUEUE_CAP: Duration = Duration::from_secs(300);
+/// A try that brought this much was not in vain: the next pause is short again.
+const WORTHWHILE: u64 = 1 << 20;
+
+/// What a failed try asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// A fault that may pass soon.
+    Backoff,
+    /// The server answered, and the answer will not change soon (404).
+    Slow,
+    /// The server said when to come back.
+    Queued(Duration),
+}
+
+/// The budget of `rootstream.retry=`. Only time that brought nothing is charged, so that a slow
+/// but steady download may take as long as it likes.
+#[derive(Debug)]
+pub(super) struct Patience {
+    budget: Duration,
+    spent: Duration,
+    vain: u32,
+}
+
+impl Patience {
+    pub(super) fn new(budget: Duration) -> Self {
+        Self { budget, spent: Duration::ZERO, vain: 0 }
+    }
+
+    /// Charges time that brought nothing; false once nothing is left.
+    pub(super) fn charge(&mut self, time: Duration) -> bool {
+        self.spent = self.spent.saturating_add(time);
+        self.spent < self.budget
+    }
+
+    /// Time charged so far.
+    pub(super) fn spent(&self) -> Duration {
+        self.spent
+    }
+
+    /// The pause before the next try, or `None` when the budget is spent. `received` is what the
+    /// last try brought, `random` any number.
+    pub(super) fn pause(&mut self, pause: Pause, received: u64, random: u64) -> Option<Duration> {
+        if self.spent >= self.budget {
+            return None;
+        }
+        self.vain = if received >= WORTHWHILE { 0 } else { self.vain.saturating_add(1) };
+        let step = 1u32.checked_shl(self.vain.saturating_sub(1)).unwrap_or(u32::MAX);
+        let wanted = match pause {
+            // Full jitter: a thousand nodes cut off at once must not come back at once.
+            Pause::Backoff => fraction(Duration::from_millis(500).saturating_mul(step).min(CAP), random),
+            Pause::Slow => {
+                let half = Duration::from_secs(5).saturating_mul(step).min(CAP) / 2;
+                half + fraction(half, random)
+            }
+            Pause::Queued(time) => time.clamp(Duration::from_secs(1), QUEUE_CAP),
+        };
+        // The last try happens when the budget ends, not before.
+        Some(wanted.min(self.budget - self.spent))
+    }
+}
+
+fn fraction(of: Duration, random: u64) -> Duration {
+    let millis = u64::try_from(of.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(random % millis.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    // F18-20
+    #[test]
+    fn pauses_grow_to_the_cap_with_full_jitter() {
+        let mut patience = Patience::new(HOUR);
+        let longest: Vec<u128> = [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]
+            .map(|longest| patience.pause(Pause::Backoff, 0, longest).unwrap().as_millis())
+            .into();
+        assert_eq!(longest, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
+        assert_eq!(patience.pause(Pause::Backoff, 0, 0), Some(Duration::ZERO));
+        for _ in 0..100 {
+            assert!(patience.pause(Pause::Backoff, 0, u64::MAX).unwrap() <= CAP);
+        }
+    }
+
+    #[test]
+    fn progress_shortens_the_pause_again() {
+        let mut patience = Patience::new(HOUR);
+        for _ in 0..10 {
+            patience.pause(Pause::Backoff, 100, 7);
+        }
+        assert_eq!(patience.pause(Pause::Backoff, WORTHWHILE, 500), Some(Duration::from_millis(500)));
+    }
+
+    // F22
+    #[test]
+    fn a_queue_is_believed_within_limits() {
+        let mut patience = Patience::new(HOUR);
+        let ask = |patience: &mut Patience, seconds| patience.pause(Pause::Queued(Duration::from_secs(seconds)), 0, 9);
+        assert_eq!(ask(&mut patience, 20), Some(Duration::from_secs(20)));
+        assert_eq!(ask(&mut patience, 0), Some(Duration::from_secs(1)));
+        assert_eq!(ask(&mut patience, 1 << 40), Some(QUEUE_CAP));
+    }
+
+    #[test]
+    fn the_budget_ends_it() {
+        let mut patience = Patience::new(Duration::from_secs(10));
+        assert!(patience.charge(Duration::from_secs(9)));
+        assert_eq!(patience.pause(Pause::Queued(Duration::from_secs(60)), 0, 0), Some(Duration::from_secs(1)));
+        assert!(!patience.charge(Duration::from_secs(1)));
+        assert_eq!(patience.pause(Pause::Backoff, 0, 0), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! One pass: fetching, decoding and unpacking, each in a thread of its own, joined by pipes of a
+//! few blocks. What crosses them is bytes; what went wrong comes back when the threads end.
+
+use std::io::BufRead as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::Context as _;
+
+use super::decode::{self, Format};
+use super::fetch::{Account, Fetch, Stop};
+use super::pipe::{self, Reader, Writer};
+use super::progress::{Progress, megabytes};
+use super::unpack;
+use super::{Facts, Resolve, Settings, Trust, Unpack};
+use crate::failure::refuse;
+
+/// Blocks in each of the two pipes.
+const BLOCKS: usize = 6;
+
+/// How a pass ended, if not in an error.
+pub(super) enum Pass {
+    /// Complete and verified.
+    Complete(Facts),
+    /// The image is no longer what it was when the pass began.
+    Restart(&'static str),
+}
+
+/// Streams the image into `root` once.
+///
+/// # Errors
+/// See [`super::install`].
+pub(super) fn pass(
+    settings: &Settings,
+    options: Unpack,
+    resolver: &Arc<dyn Resolve>,
+    root: &Path,
+    account: &mut Account,
+) -> anyhow::Result<Pass> {
+    let (to_decoder, from_server) = pipe::pipe(BLOCKS);
+    let (to_unpacker, from_decoder) = pipe::pipe(BLOCKS);
+    let progress = Progress::default();
+    let (fetched, decoded, unpacked) = thread::scope(|scope| {
+        scope.spawn(|| progress.show());
+        let fetch = Fetch::new(settings, resolver, &progress, account, to_decoder);
+        let fetching = scope.spawn(|| fetch.run());
+        let decoding = scope.spawn(|| decode(from_server, to_unpacker));
+        let unpacked = unpack::unpack(from_decoder, root, options);
+        let decoded = decoding.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the decoder panicked")));
+        let fetched =
+            fetching.join().unwrap_or_else(|_| Err(Stop::Failed(anyhow::anyhow!("the fetching thread panicked"))));
+        progress.end();
+        (fetched, decoded, unpacked)
+    });
+    let urls = settings.urls.join(" ");
+    let installing = || format!("installing the image {urls}");
+    let fetched = match fetched {
+        Ok(fetched) => Some(fetched),
+        Err(Stop::Restart(why)) => return Ok(Pass::Restart(why)),
+        Err(Stop::Failed(error)) => return Err(error).with_context(installing),
+        Err(Stop::Gone) => None,
+    };
+    // Of several errors, the one that does not merely say that a neighbour stopped is the reason.
+    let (format, unpacked) = match (decoded, unpacked) {
+        (Err(error), _) if !pipe::is_consequence(&error) => return Err(error).with_context(installing),
+        (_, Err(error)) | (Err(error), _) => return Err(error).with_context(installing),
+        (Ok(format), Ok(unpacked)) => (format, unpacked),
+    };
+    let fetched = fetched.context("the transfer ended without a reason").with_context(installing)?;
+    let sha256 = hex(&fetched.sha256);
+    let trust = match settings.sha256 {
+        None => Trust::None,
+        Some(wanted) if wanted == fetched.sha256 => Trust::Digest,
+        Some(wanted) => {
+            let what = format!("the image's sha256 is {sha256}, not {}", hex(&wanted));
+            let todo = "correct rootstream.sha256=, or publish the image that it belongs to";
+            return Err(refuse(what, todo)).with_context(installing);
+        }
+    };
+    for warning in &unpacked.warnings {
+        log::warn!("image: {warning}");
+    }
+    let (bytes, written) = (megabytes(fetched.bytes), megabytes(unpacked.bytes));
+    log::info!("image: {bytes} MB fetched, {written} MB in {} entries unpacked, sha256 {sha256}", unpacked.entries);
+    Ok(Pass::Complete(Facts {
+        url: fetched.url,
+        media: format.media(),
+        bytes: fetched.bytes,
+        unpacked: unpacked.bytes,
+        entries: unpacked.entries,
+        sha256,
+        trust,
+        retries: account.retries,
+        warnings: unpacked.warnings,
+    }))
+}
+
+fn decode(mut input: Reader, output: Writer) -> anyhow::Result<Format> {
+    // The fetching thread fills its blocks, so the first one holds all that the magic needs.
+    let format = decode::sniff(input.fill_buf()?)?;
+    decode::decode(format, input, output)?;
+    Ok(format)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

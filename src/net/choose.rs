@@ -1,0 +1,121 @@
+//! Which ports to try, and which port's lease to keep. No I/O.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::link::Link;
+
+/// How long a lease on another port waits for the port that the firmware booted from: about what a
+/// link takes to come up.
+const MOMENT: Duration = Duration::from_secs(3);
+
+/// A MAC, as people write it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mac(pub(super) [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// Reads `52:54:00:ac:10:01` or `52-54-00-ac-10-01`, in either case.
+pub(super) fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let pairs = text.trim().split([':', '-']).map(|pair| match pair.len() {
+        2 => u8::from_str_radix(pair, 16).ok(),
+        _ => None,
+    });
+    pairs.collect::<Option<Vec<u8>>>()?.try_into().ok()
+}
+
+/// Whether to try a link. `wanted` holds names, MACs and drivers; empty means every Ethernet port,
+/// which leaves out bridges, VLANs and the like: they have a port below them, or none.
+pub(super) fn is_wanted(link: &Link, driver: Option<&str>, wanted: &[String]) -> bool {
+    let Some(mac) = link.mac else { return false };
+    if link.enslaved || link.loopback {
+        return false;
+    }
+    if wanted.is_empty() {
+        return link.kind.as_deref().is_none_or(|kind| kind == "veth");
+    }
+    wanted.iter().any(|word| *word == link.name || parse_mac(word) == Some(mac) || Some(word.as_str()) == driver)
+}
+
+/// A port in the race for a lease.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Runner {
+    /// The firmware booted from it.
+    pub(super) boot: bool,
+    /// When it got its lease.
+    pub(super) bound: Option<Duration>,
+}
+
+/// The port whose lease is kept: the first, but the firmware's port is given a moment to be it.
+pub(super) fn winner(runners: &[Runner], boot_port_known: bool, now: Duration) -> Option<usize> {
+    let bound = |(number, runner): (usize, &Runner)| runner.bound.map(|at| (at, number, runner.boot));
+    let (first, number, _) = runners.iter().enumerate().filter_map(bound).min()?;
+    if !boot_port_known || now >= first + MOMENT {
+        return Some(number);
+    }
+    runners.iter().position(|runner| runner.boot && runner.bound.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(name: &str, kind: Option<&str>) -> Link {
+        Link {
+            index: 2,
+            name: name.to_owned(),
+            mac: Some([0x52, 0x54, 0, 0xac, 0x10, 1]),
+            kind: kind.map(str::to_owned),
+            enslaved: false,
+            loopback: false,
+            up: false,
+            carrier: false,
+            mtu: 1500,
+            max_mtu: None,
+        }
+    }
+
+    #[test]
+    fn without_a_list_ethernet_ports_are_tried_and_virtual_links_are_not() {
+        assert!(is_wanted(&link("eth0", None), Some("virtio_net"), &[]));
+        assert!(is_wanted(&link("eth0", Some("veth")), Some("veth"), &[]));
+        for kind in ["bridge", "bond", "vlan", "tun", "dummy"] {
+            assert!(!is_wanted(&link("x0", Some(kind)), Some(kind), &[]), "{kind}");
+        }
+        assert!(!is_wanted(&Link { enslaved: true, ..link("eth0", None) }, None, &[]));
+        assert!(!is_wanted(&Link { loopback: true, ..link("lo", None) }, None, &[]));
+        assert!(!is_wanted(&Link { mac: None, ..link("ib0", None) }, None, &[]));
+    }
+
+    #[test]
+    fn a_list_names_ports_macs_and_drivers() {
+        let eth0 = link("eth0", None);
+        for word in ["eth0", "52:54:00:AC:10:01", "52-54-00-ac-10-01", "virtio_net"] {
+            assert!(is_wanted(&eth0, Some("virtio_net"), &["other".to_owned(), word.to_owned()]), "{word}");
+        }
+        for word in ["eth", "52:54:00:ac:10:02", "virtio", "52:54:00:ac:10", "+2:54:00:ac:10:01"] {
+            assert!(!is_wanted(&eth0, Some("virtio_net"), &[word.to_owned()]), "{word}");
+        }
+    }
+
+    // F15
+    #[test]
+    fn the_first_lease_wins_but_the_boot_port_is_given_a_moment() {
+        let runner = |boot, bound: Option<u64>| Runner { boot, bound: bound.map(Duration::from_secs) };
+        let at = Duration::from_secs;
+        let plain = [runner(false, None), runner(false, Some(5)), runner(false, Some(4))];
+        assert_eq!(winner(&plain, false, at(5)), Some(2));
+        assert_eq!(winner(&[runner(false, None)], false, at(99)), None);
+
+        let waiting = [runner(true, None), runner(false, Some(4))];
+        assert_eq!(winner(&waiting, true, at(5)), None);
+        assert_eq!(winner(&waiting, true, at(7)), Some(1));
+        let come = [runner(true, Some(6)), runner(false, Some(4))];
+        assert_eq!(winner(&come, true, at(6)), Some(0));
+    }
+}

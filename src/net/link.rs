@@ -1,0 +1,182 @@
+//! Ports, addresses and routes, by rtnetlink. The only place with an async runtime: each verb runs
+//! it until the kernel has answered.
+
+use std::fmt;
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use tokio::runtime::{Builder, Runtime};
+
+/// The kernel answers in microseconds, but for drivers that load firmware when they are brought up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A network port as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// Unset for links that are not Ethernet.
+    pub(super) mac: Option<[u8; 6]>,
+    /// The kind of a virtual link, such as `veth`.
+    pub(super) kind: Option<String>,
+    /// Part of a bridge or bond.
+    pub(super) enslaved: bool,
+    pub(super) loopback: bool,
+    /// Set up by an administrator: us.
+    pub(super) up: bool,
+    /// Up and with carrier. Not the kernel's idea of running, which is up to a second late both ways.
+    pub(super) carrier: bool,
+    pub(super) mtu: u32,
+    pub(super) max_mtu: Option<u32>,
+}
+
+/// The kernel's ports, addresses and routes in the namespace that [`Links::open`] was called in.
+pub(super) struct Links {
+    runtime: Runtime,
+    handle: Handle,
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Links")
+    }
+}
+
+impl Links {
+    pub(super) fn open() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let handle = {
+            let _context = runtime.enter();
+            let (connection, handle, _) = rtnetlink::new_connection()?;
+            runtime.spawn(connection);
+            handle
+        };
+        Ok(Self { runtime, handle })
+    }
+
+    /// All links, as they are now.
+    pub(super) fn list(&self) -> io::Result<Vec<Link>> {
+        let messages: Vec<LinkMessage> = self.run(self.handle.link().get().execute().try_collect())?;
+        Ok(messages.into_iter().map(link).collect())
+    }
+
+    pub(super) fn set_up(&self, index: u32) -> io::Result<()> {
+        self.run(self.handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute())
+    }
+
+    pub(super) fn set_down(&self, index: u32) -> io::Result<()> {
+        self.run(self.handle.link().set(LinkUnspec::new_with_index(index).down().build()).execute())
+    }
+
+    pub(super) fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
+        self.run(self.handle.link().set(LinkUnspec::new_with_index(index).mtu(mtu).build()).execute())
+    }
+
+    /// Adds an address, and with it the route to its subnet. False when it was there already.
+    pub(super) fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<bool> {
+        is_new(self.run(self.handle.address().add(index, IpAddr::V4(address), prefix).execute()))
+    }
+
+    pub(super) fn delete_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header =
+            AddressHeader { family: AddressFamily::Inet, prefix_len: prefix, index, ..AddressHeader::default() };
+        message.attributes = vec![AddressAttribute::Local(IpAddr::V4(address))];
+        self.run(self.handle.address().del(message).execute())
+    }
+
+    /// Adds a route; the gateway 0.0.0.0 means that the destination is on the link. False when it
+    /// was there already.
+    pub(super) fn add_route(&self, index: u32, route: (Ipv4Addr, u8, Ipv4Addr)) -> io::Result<bool> {
+        is_new(self.run(self.handle.route().add(route_message(index, route)).execute()))
+    }
+
+    pub(super) fn delete_route(&self, index: u32, route: (Ipv4Addr, u8, Ipv4Addr)) -> io::Result<()> {
+        self.run(self.handle.route().del(route_message(index, route)).execute())
+    }
+
+    fn run<T>(&self, request: impl Future<Output = Result<T, rtnetlink::Error>>) -> io::Result<T> {
+        match self.runtime.block_on(async { tokio::time::timeout(PATIENCE, request).await }) {
+            Ok(Ok(answer)) => Ok(answer),
+            // The other kinds print whole messages, and the code for that is large.
+            Ok(Err(rtnetlink::Error::NetlinkError(error))) => Err(error.to_io()),
+            Ok(Err(_)) => Err(io::Error::other("netlink answered something unexpected")),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "netlink did not answer")),
+        }
+    }
+}
+
+fn is_new(added: io::Result<()>) -> io::Result<bool> {
+    match added {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn route_message(index: u32, (destination, prefix, gateway): (Ipv4Addr, u8, Ipv4Addr)) -> RouteMessage {
+    let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+        .output_interface(index)
+        .destination_prefix(destination, prefix)
+        .protocol(RouteProtocol::Dhcp);
+    if gateway.is_unspecified() { builder.scope(RouteScope::Link).build() } else { builder.gateway(gateway).build() }
+}
+
+fn link(message: LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: None,
+        kind: None,
+        enslaved: false,
+        loopback: flags.contains(LinkFlags::Loopback),
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        mtu: 0,
+        max_mtu: None,
+    };
+    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(bytes) if ethernet => link.mac = bytes.try_into().ok(),
+            LinkAttribute::Controller(_) => link.enslaved = true,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            // Zero says that the driver has not told.
+            LinkAttribute::MaxMtu(mtu) if mtu > 0 => link.max_mtu = Some(mtu),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.into_iter().find_map(|info| match info {
+                    LinkInfo::Kind(InfoKind::Other(kind)) => Some(kind),
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+/// The driver of a port, by the sysfs at `sys` (`/sys`).
+pub(super) fn driver(sys: &Path, link: &Link) -> Option<String> {
+    if let Some(kind) = &link.kind {
+        return Some(kind.clone());
+    }
+    let folder = sys.join("class/net").join(&link.name);
+    // A sysfs mounted in another network namespace shows other ports, perhaps by the same name.
+    let same = fs::read_to_string(folder.join("address"))
+        .is_ok_and(|mac| link.mac.is_some_and(|ours| super::choose::parse_mac(&mac) == Some(ours)));
+    let driver = fs::read_link(folder.join("device/driver")).ok().filter(|_| same)?;
+    Some(driver.file_name()?.to_string_lossy().into_owned())
+}

@@ -1,0 +1,119 @@
+//! Carrier and DHCP on all ports at once, until one of them has a lease.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::choose::{self, Runner};
+use super::link::{self, Links};
+use super::port::Port;
+use super::{Settings, verdict};
+use crate::dhcp::Lease;
+
+/// How often the ports are looked at: new ones, carrier.
+const LOOK: Duration = Duration::from_millis(50);
+/// When the console first hears what is waited for, and every how many seconds from then on.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+const TELL: u64 = 5;
+
+/// Tries all wanted ports until one has a lease, and returns its place in `ports`.
+///
+/// `ports` holds every port that took part, also after a failure: the caller puts them back.
+pub(super) fn run(links: &Links, settings: &Settings, ports: &mut Vec<Port>) -> anyhow::Result<(usize, Lease)> {
+    let started = Instant::now();
+    let mut next_look = Duration::ZERO;
+    let mut next_word = FIRST_WORD;
+    loop {
+        let now = started.elapsed();
+        if now >= next_look {
+            look(links, settings, ports, now)?;
+            next_look = now + LOOK;
+        }
+        for port in ports.iter_mut() {
+            port.tick(now);
+        }
+        let runners: Vec<Runner> = ports.iter().map(|port| port.runner(settings.bootif)).collect();
+        let winner = choose::winner(&runners, settings.bootif.is_some(), now);
+        if let Some(won) = winner.and_then(|number| Some((number, ports.get(number)?.lease()?.clone()))) {
+            return Ok(won);
+        }
+        let phase = Phase::of(ports, settings);
+        if now >= phase.end {
+            return Err(verdict::no_lease(ports, settings, || links.list()));
+        }
+        if now >= next_word {
+            log::info!("net: {}", phase.word(ports, now));
+            next_word = Duration::from_secs((now.as_secs() / TELL + 1) * TELL);
+        }
+        let wake = ports.iter().filter_map(Port::deadline).fold(next_look.min(phase.end), Duration::min);
+        wait(ports, wake.saturating_sub(now))?;
+        let now = started.elapsed();
+        for port in ports.iter_mut() {
+            port.receive(now);
+        }
+    }
+}
+
+/// What is waited for now.
+struct Phase {
+    carrier: bool,
+    since: Duration,
+    end: Duration,
+}
+
+impl Phase {
+    fn of(ports: &[Port], settings: &Settings) -> Self {
+        match ports.iter().filter_map(Port::first_carrier).min() {
+            None => Self { carrier: false, since: Duration::ZERO, end: settings.carrier },
+            Some(since) => Self { carrier: true, since, end: since + settings.dhcp },
+        }
+    }
+
+    fn word(&self, ports: &[Port], now: Duration) -> String {
+        let time = format!("{} s of {} s", (now - self.since).as_secs(), (self.end - self.since).as_secs());
+        let named = |with: bool| {
+            let titles: Vec<String> = ports.iter().filter(|p| p.has_carrier() == with).map(Port::title).collect();
+            titles.join(", ")
+        };
+        match (ports.is_empty(), self.carrier, named(true), named(false)) {
+            (true, ..) => format!("waiting for an Ethernet port to appear: {time}"),
+            (_, false, _, without) => format!("waiting for carrier on {without}: {time}"),
+            (_, true, with, without) if without.is_empty() => format!("waiting for a lease on {with}: {time}"),
+            (_, true, with, without) if with.is_empty() => format!("waiting for carrier again on {without}: {time}"),
+            (_, true, with, without) => format!("waiting for a lease on {with}, for carrier on {without}: {time}"),
+        }
+    }
+}
+
+/// Takes in new ports and notes the carrier of all.
+fn look(links: &Links, settings: &Settings, ports: &mut Vec<Port>, now: Duration) -> anyhow::Result<()> {
+    let list = links.list().context("listing network ports")?;
+    for port in ports.iter_mut() {
+        let carrier = list.iter().any(|link| link.index == port.index() && link.carrier);
+        port.carrier(carrier, now);
+    }
+    for link in list {
+        let Some(mac) = link.mac.filter(|_| ports.iter().all(|port| port.index() != link.index)) else { continue };
+        let driver = link::driver(Path::new("/sys"), &link);
+        if choose::is_wanted(&link, driver.as_deref(), &settings.ports) {
+            ports.push(Port::open(links, link, mac, driver, settings.client_id.option(mac)));
+        }
+    }
+    Ok(())
+}
+
+/// Sleeps until a frame comes, at most `time`.
+fn wait(ports: &[Port], time: Duration) -> anyhow::Result<()> {
+    let sockets = ports.iter().filter_map(Port::socket);
+    let mut polled: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)).collect();
+    // Rounded up, not to wake just before the time and find nothing to do.
+    let milliseconds = time.as_millis().saturating_add(1);
+    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+    match poll(&mut polled, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error).context("waiting for DHCP frames"),
+    }
+}

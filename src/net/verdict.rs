@@ -1,0 +1,80 @@
+//! Why there is no lease, in words for the person in front of the console.
+
+use std::convert::Infallible;
+use std::io;
+
+use super::Settings;
+use super::choose::Mac;
+use super::link::Link;
+use super::port::Port;
+use crate::failure::Advise;
+
+/// The error of a race that nobody won. `list` says which links the kernel has.
+pub(super) fn no_lease(
+    ports: &[Port],
+    settings: &Settings,
+    list: impl FnOnce() -> io::Result<Vec<Link>>,
+) -> anyhow::Error {
+    if ports.is_empty() {
+        return no_port(settings, &list().unwrap_or_default());
+    }
+    let stories: Vec<String> = ports.iter().map(Port::story).collect();
+    let with_carrier: Vec<&Port> = ports.iter().filter(|port| port.first_carrier().is_some()).collect();
+    let (what, todo) = if with_carrier.is_empty() {
+        (
+            format!("no carrier on {}", titles(ports)),
+            format!(
+                "check the cable, and that the switch port is enabled at a speed this port knows; \
+                 rootstream.carrier= waits longer than {} s",
+                settings.carrier.as_secs()
+            ),
+        )
+    } else if with_carrier.iter().any(|port| port.was_answered()) {
+        (
+            format!("no usable DHCP lease on {}", titles(with_carrier)),
+            "correct what the DHCP server offers, or switch off the server that is not the site's own".to_owned(),
+        )
+    } else {
+        let macs: Vec<String> = with_carrier.iter().map(|port| Mac(port.mac()).to_string()).collect();
+        (
+            format!("no DHCP server answered on {}", titles(with_carrier)),
+            format!(
+                "check that a DHCP server runs for this network and knows {}, that the switch port is in the right \
+                 VLAN, and its spanning tree; rootstream.dhcp= waits longer than {} s",
+                macs.join(", "),
+                settings.dhcp.as_secs()
+            ),
+        )
+    };
+    let Err(error) = Err::<Infallible, _>(anyhow::anyhow!(stories.join("; "))).advise(what, todo);
+    error
+}
+
+fn no_port(settings: &Settings, list: &[Link]) -> anyhow::Error {
+    let names: Vec<String> = list
+        .iter()
+        .map(|link| match link.mac {
+            Some(mac) => format!("{} ({})", link.name, Mac(mac)),
+            None => link.name.clone(),
+        })
+        .collect();
+    let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    let (what, todo) = if settings.ports.is_empty() {
+        (
+            "no Ethernet port appeared".to_owned(),
+            "add the driver of this machine's network card to modules.txt or rootstream.modules=".to_owned(),
+        )
+    } else {
+        (
+            format!("no Ethernet port matches rootstream.net={}", settings.ports.join(",")),
+            "name one of the ports shown, its MAC or its driver; or add the missing driver to modules.txt".to_owned(),
+        )
+    };
+    let why = format!("after {} s the kernel shows {names}", settings.carrier.as_secs());
+    let Err(error) = Err::<Infallible, _>(anyhow::anyhow!(why)).advise(what, todo);
+    error
+}
+
+fn titles<'a>(ports: impl IntoIterator<Item = &'a Port>) -> String {
+    ports.into_iter().map(Port::title).collect::<Vec<_>>().join(", ")
+}

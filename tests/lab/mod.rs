@@ -1,0 +1,256 @@
+//! A server's network namespace, a node's, and wires between them.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::Write;
+use std::net::UdpSocket;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use rootstream::dhcp::wire::Message;
+use rootstream_lab::namespace::{enter_private_network, ip};
+use serde_json::Value;
+use tempfile::TempDir;
+
+thread_local! {
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps each thread's lines apart: every test is a thread.
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("rootstream")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) && record.level() <= log::Level::Info {
+            LINES.with_borrow_mut(|lines| lines.push(record.args().to_string()));
+        }
+        if self.enabled(record.metadata()) {
+            println!("{} {}", record.level(), record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// What this node logged so far that starts with these words, but DISCOVERs.
+pub(crate) fn lines(start: &str) -> Vec<String> {
+    LINES.with_borrow(|lines| {
+        lines.iter().filter(|line| line.starts_with(start) && !line.contains(" DISCOVER ")).cloned().collect()
+    })
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The calling thread is the server's side; the node has a thread of its own.
+pub(crate) struct Lab {
+    folder: TempDir,
+    node: Sender<Job>,
+    node_thread: i32,
+}
+
+impl Lab {
+    /// Moves the calling thread into a namespace of its own, and makes another for the node.
+    pub(crate) fn new() -> Self {
+        // Only the first test's call can succeed.
+        if log::set_logger(&Logger).is_ok() {
+            log::set_max_level(log::LevelFilter::Debug);
+        }
+        enter_private_network().unwrap();
+        let (node, jobs) = mpsc::channel::<Job>();
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            enter_private_network().unwrap();
+            // As the kernel leaves it.
+            ip("link set lo down").unwrap();
+            tell.send(nix::unistd::gettid().as_raw()).unwrap();
+            for job in jobs {
+                job();
+            }
+        });
+        Self { folder: tempfile::tempdir().unwrap(), node, node_thread: told.recv().unwrap() }
+    }
+
+    /// Lays a wire from the node's `port` to `end` here, which is up and has `address`.
+    pub(crate) fn wire(&self, port: &str, mac: &str, end: &str, address: &str) {
+        let node = self.node_thread;
+        ip(&format!("link add {end} type veth peer name {port} address {mac} netns {node}")).unwrap();
+        ip(&format!("addr add {address} dev {end}")).unwrap();
+        ip(&format!("link set {end} up")).unwrap();
+    }
+
+    /// Runs `work` on the node.
+    pub(crate) fn node<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (tell, told) = mpsc::channel();
+        let job = move || {
+            let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
+        };
+        self.node.send(Box::new(job)).unwrap();
+        told.recv().unwrap().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Runs `ip` here after a while; the thread returns when it did.
+    pub(crate) fn later(&self, delay: Duration, words: &'static str) -> JoinHandle<Instant> {
+        thread::spawn(move || {
+            thread::sleep(delay);
+            let now = Instant::now();
+            ip(words).unwrap();
+            now
+        })
+    }
+
+    /// Starts dnsmasq on `end`.
+    pub(crate) fn dnsmasq(&self, end: &str, words: &[&str]) -> Server {
+        let leases = self.folder.path().join(format!("{end}.leases"));
+        let common = [
+            "--conf-file=/dev/null",
+            "--keep-in-foreground",
+            "--user=root",
+            "--no-resolv",
+            "--no-hosts",
+            "--no-ping",
+            "--bind-interfaces",
+            "--except-interface=lo",
+            "--log-dhcp",
+            "--pid-file=",
+        ];
+        let log = self.folder.path().join(format!("{end}.log"));
+        let mut command = Command::new("dnsmasq");
+        command.args(common).arg(format!("--interface={end}")).arg(format!("--dhcp-leasefile={}", leases.display()));
+        command.arg(format!("--log-facility={}", log.display()));
+        if !words.iter().any(|word| word.starts_with("--port=")) {
+            command.arg("--port=0");
+        }
+        command.args(words);
+        Server::start(command, &log, "DHCP, sockets bound exclusively to interface")
+    }
+
+    /// Starts ISC dhcpd, which is at `program`, on `end`.
+    pub(crate) fn dhcpd(&self, program: &Path, end: &str, configuration: &str) -> Server {
+        let file = |name: &str| self.folder.path().join(format!("{end}.{name}"));
+        fs::write(file("conf"), configuration).unwrap();
+        fs::write(file("leases"), "").unwrap();
+        let mut command = Command::new(program);
+        command.args(["-4", "-f", "-d", "--no-pid", "-cf"]).arg(file("conf")).arg("-lf").arg(file("leases")).arg(end);
+        Server::start(command, &file("log"), "Server starting service")
+    }
+
+    /// Answers each message that comes in on `end` with what `answer` makes of it, by broadcast.
+    pub(crate) fn script(&self, end: &str, mut answer: impl FnMut(&Message) -> Vec<Message> + Send + 'static) {
+        let socket = UdpSocket::bind("0.0.0.0:67").unwrap();
+        setsockopt(&socket, sockopt::BindToDevice, &end.into()).unwrap();
+        socket.set_broadcast(true).unwrap();
+        thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let message = Message::parse(&buffer[..length]).unwrap();
+                for reply in answer(&message) {
+                    socket.send_to(&reply.to_bytes(), "255.255.255.255:68").unwrap();
+                }
+            }
+        });
+    }
+}
+
+/// A running server; ended when dropped.
+pub(crate) struct Server {
+    child: Child,
+    log: std::path::PathBuf,
+}
+
+impl Server {
+    fn start(mut command: Command, log: &Path, ready: &str) -> Self {
+        let output = fs::File::options().create(true).append(true).open(log).unwrap();
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let server = Self { child, log: log.to_owned() };
+        server.wait_for_line(ready);
+        server
+    }
+
+    /// Waits until the server has logged these words.
+    pub(crate) fn wait_for_line(&self, words: &str) {
+        let started = Instant::now();
+        loop {
+            let log = fs::read_to_string(&self.log).unwrap();
+            if log.contains(words) {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(10), "the server never said \"{words}\":\n{log}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::io::stdout().write_all(&fs::read(&self.log).unwrap_or_default());
+    }
+}
+
+/// What `ip` shows of the calling thread's namespace.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    ports: Vec<SeenPort>,
+    /// IPv4 routes, sorted, such as `default via 10.0.0.1` or `10.0.0.0/24 on link`.
+    pub(crate) routes: Vec<String>,
+}
+
+/// One port as `ip` shows it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SeenPort {
+    name: String,
+    pub(crate) up: bool,
+    pub(crate) mtu: u64,
+    /// IPv4 addresses, such as `10.0.0.1/24`.
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Seen {
+    /// The port of this name.
+    pub(crate) fn port(&self, name: &str) -> &SeenPort {
+        self.ports.iter().find(|port| port.name == name).unwrap()
+    }
+}
+
+/// Asks `ip`, not the code under test.
+pub(crate) fn ports_and_routes() -> Seen {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let ports = json("-4 -j addr").into_iter().chain(json("-j link")).fold(Vec::new(), |mut ports, port| {
+        if ports.iter().all(|known: &SeenPort| known.name != text(&port["ifname"])) {
+            let addresses = port["addr_info"].as_array().into_iter().flatten();
+            ports.push(SeenPort {
+                name: text(&port["ifname"]),
+                up: port["flags"].as_array().unwrap().contains(&"UP".into()),
+                mtu: port["mtu"].as_u64().unwrap(),
+                addresses: addresses.map(|a| format!("{}/{}", text(&a["local"]), a["prefixlen"])).collect(),
+            });
+        }
+        ports
+    });
+    let mut routes: Vec<String> = json("-4 -j route")
+        .iter()
+        .map(|route| match route["gateway"].as_str() {
+            Some(gateway) => format!("{} via {gateway}", text(&route["dst"])),
+            None => format!("{} on link", text(&route["dst"])),
+        })
+        .collect();
+    routes.sort();
+    Seen { ports, routes }
+}
+
+fn json(words: &str) -> Vec<Value> {
+    let output = Command::new("ip").args(words.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
