@@ -1,20 +1,19 @@
 //! Random numbers for jitter and transaction ids; nothing secret.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::{Duration, Instant};
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::time::{Duration, SystemTime};
 
-/// 64 random bits. The hasher's keys come from the kernel without waiting for its entropy, which early
-/// in a boot can take a second.
-pub fn bits() -> u64 {
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u128(Instant::now().elapsed().as_nanos());
-    hasher.finish()
+/// Numbers that differ between nodes, boots and calls. The standard library seeds itself without
+/// waiting for the kernel's entropy, which takes a second early in a boot; `salt` and the clock tell
+/// nodes apart where there was none.
+pub fn bits(salt: impl Hash) -> u64 {
+    RandomState::new().hash_one((salt, SystemTime::now()))
 }
 
 /// A random time from nothing to `limit`, to the millisecond.
 pub fn up_to(limit: Duration) -> Duration {
     let milliseconds = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    Duration::from_millis(bits().checked_rem(milliseconds.saturating_add(1)).unwrap_or_default())
+    Duration::from_millis(bits("pause").checked_rem(milliseconds.saturating_add(1)).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Brings the file's bytes to the decoder, in order, each once, whatever happens to connections,
 //! and digests them on the way.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use super::resume::{Answer, Verdict, Version, judge};
 use super::retry::{Patience, Pause};
 use super::{Resolve, Settings};
 use crate::failure::refuse;
+use crate::random;
 
 /// Slower than this over the stall time is as good as silent.
 const MINIMUM_RATE: u64 = 1024;
@@ -147,7 +147,7 @@ impl<'a> Fetch<'a> {
             self.account.retries += 1;
             // A fresh mirror is tried at once; a pause comes when each has had its turn.
             let fresh = turn % self.mirrors.len().max(1) != 0;
-            let Some(pause) = self.account.patience.pause(pause, received, random()) else {
+            let Some(pause) = self.account.patience.pause(pause, received, random::bits(&url)) else {
                 return Err(Stop::Failed(given_up(&url, &why, self.settings, self.have)));
             };
             if fresh {
@@ -310,9 +310,4 @@ fn given_up(url: &str, why: &str, settings: &Settings, have: u64) -> anyhow::Err
         settings.retry.as_secs()
     );
     refuse(why, todo).context(what)
-}
-
-/// A number that differs between nodes: the seed of std's hash maps.
-fn random() -> u64 {
-    RandomState::new().hash_one(0)
 }

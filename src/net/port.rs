@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::choose::{Mac, Runner};
 use super::link::{Link, Links};
@@ -13,6 +12,7 @@ use super::packet::Socket;
 use crate::dhcp::client::{Action, Client, Event, Identity};
 use crate::dhcp::wire::Message;
 use crate::dhcp::{Ignored, Lease, frame};
+use crate::random;
 
 /// How many frames are taken from a port before the others have their turn.
 const FRAMES_A_TURN: usize = 32;
@@ -66,7 +66,7 @@ impl Port {
             driver,
             socket,
             broken,
-            client: Client::new(Identity { mac, client_id, max_mtu }, seed(mac)),
+            client: Client::new(Identity { mac, client_id, max_mtu }, random::bits(mac)),
             carrier: false,
             first_carrier: None,
             frames: 0,
@@ -264,11 +264,4 @@ impl Port {
         }
         story
     }
-}
-
-/// Numbers that differ between nodes and boots. The standard library seeds itself without waiting
-/// for the kernel's entropy, which takes a second early in a boot; `salt` and the clock tell nodes
-/// apart where there was none.
-pub(super) fn seed(salt: impl std::hash::Hash) -> u64 {
-    RandomState::new().hash_one((salt, SystemTime::now()))
 }

@@ -9,9 +9,9 @@ use anyhow::{Context, bail};
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, Question, RCODE, TYPE};
 
-use super::port::seed;
 use crate::failure::refuse;
 use crate::image::Resolve;
+use crate::random;
 
 const DNS_PORT: u16 = 53;
 /// As many servers as libc asks.
@@ -100,7 +100,7 @@ fn query(server: SocketAddr, name: &str, wait: Duration) -> anyhow::Result<Vec<I
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).context("opening a socket")?;
     // Connected, the socket takes answers of this server only, and learns when nobody listens there.
     socket.connect(server).context("no route")?;
-    let [a, b, c, d, ..] = seed(name).to_ne_bytes();
+    let [a, b, c, d, ..] = random::bits(name).to_ne_bytes();
     let ids = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])];
     let kinds = [TYPE::A, TYPE::AAAA];
     for (id, kind) in ids.into_iter().zip(kinds) {
