@@ -236,7 +236,7 @@ impl Port {
         let frame = frame::build(self.mac, to, source, destination, &message.to_bytes());
         // Retransmission mends what is lost here, too.
         if let Err(error) = socket.send(&frame) {
-            log::warn!("dhcp: {}: sending {:?}: {error}", self.link.name, message.kind);
+            log::warn!("dhcp: {}: sending {}: {error}", self.link.name, message.kind);
         }
     }
 

@@ -70,12 +70,13 @@ impl Phase {
     fn of(ports: &[Port], settings: &Settings) -> Self {
         match ports.iter().filter_map(Port::first_carrier).min() {
             None => Self { carrier: false, since: Duration::ZERO, end: settings.carrier },
-            Some(since) => Self { carrier: true, since, end: since + settings.dhcp },
+            Some(since) => Self { carrier: true, since, end: since.saturating_add(settings.dhcp) },
         }
     }
 
     fn word(&self, ports: &[Port], now: Duration) -> String {
-        let time = format!("{} s of {} s", (now - self.since).as_secs(), (self.end - self.since).as_secs());
+        let waited = now.saturating_sub(self.since).as_secs_f32();
+        let time = format!("{waited:.0} s of {} s", self.end.saturating_sub(self.since).as_secs());
         let named = |with: bool| {
             let titles: Vec<String> = ports.iter().filter(|p| p.has_carrier() == with).map(Port::title).collect();
             titles.join(", ")

@@ -84,6 +84,8 @@ impl Lab {
         ip(&format!("link add {end} type veth peer name {port} address {mac} netns {node}")).unwrap();
         ip(&format!("addr add {address} dev {end}")).unwrap();
         ip(&format!("link set {end} up")).unwrap();
+        // What is for one host must be sent to its MAC.
+        fs::write(format!("/proc/sys/net/ipv4/conf/{end}/drop_unicast_in_l2_multicast"), "1").unwrap();
     }
 
     /// Runs `work` on the node.

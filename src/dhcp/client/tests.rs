@@ -127,8 +127,11 @@ fn a_plain_offer_waits_a_moment_for_one_that_boots_nodes() {
         let request = only(&receive(&mut client, &better, seconds(0.2)));
         assert_eq!(request.address(option::SERVER), Some(OURS.into()));
         assert_eq!(client.tally().servers.len(), 2);
-        let late = receive(&mut client, &reply(Kind::Offer, &discover, [10, 1, 0, 252]), seconds(0.3));
-        assert_eq!(late, [Action::Say(Level::Info, "late OFFER 10.1.0.52 from 10.1.0.252 not taken".to_owned())]);
+        let late = reply(Kind::Offer, &discover, [10, 1, 0, 252]);
+        let line = Action::Say(Level::Info, "OFFER from 10.1.0.252 too, not taken".to_owned());
+        let ignored = Action::Ignore(Ignored::Unexpected);
+        assert_eq!(receive(&mut client, &late, seconds(0.3)), [line, ignored.clone()]);
+        assert_eq!(receive(&mut client, &late, seconds(0.3)), [ignored]);
         assert_eq!(client.tally().servers.len(), 3);
     }
 }
@@ -198,9 +201,7 @@ fn after_a_failure_another_server_is_preferred() {
 fn an_unanswered_request_is_repeated_and_then_given_up() {
     let (mut client, request) = requesting(seconds(0.0));
     for _ in 1..REQUESTS {
-        let (at, actions) = tick(&mut client);
-        let secs = u16::try_from(at.as_secs()).unwrap();
-        assert_eq!(only(&actions), Message { secs, ..request.clone() });
+        assert_eq!(only(&tick(&mut client).1), request);
     }
     let (at, actions) = tick(&mut client);
     assert!(sent(&actions).is_empty());
@@ -213,6 +214,9 @@ fn an_unanswered_request_is_repeated_and_then_given_up() {
 #[test]
 fn answers_to_others_and_out_of_turn_are_ignored_and_counted() {
     let (mut client, request) = requesting(seconds(0.0));
+    let line = Action::Say(Level::Info, "NAK from 10.1.0.253 too, not taken".to_owned());
+    let nak = reply(Kind::Nak, &request, OTHER);
+    assert_eq!(receive(&mut client, &nak, seconds(0.5)), [line, Action::Ignore(Ignored::Unexpected)]);
     let ack = reply(Kind::Ack, &request, OURS);
     let wrong_xid = Message { xid: ack.xid ^ 1, ..ack.clone() };
     let wrong_mac = Message { chaddr: [2; 6], ..ack.clone() };
@@ -229,6 +233,19 @@ fn answers_to_others_and_out_of_turn_are_ignored_and_counted() {
     }
     assert!(receive(&mut client, &ack, seconds(1.0)).iter().any(|action| matches!(action, Action::Bound(_))));
     assert_eq!(receive(&mut client, &ack, seconds(1.0)), [Action::Ignore(Ignored::Unexpected)]);
+}
+
+// F9
+#[test]
+fn an_unusable_offer_is_said_once() {
+    let mut client = client(1);
+    let discover = only(&client.step(Event::Carrier, seconds(0.0)));
+    let offer = reply(Kind::Offer, &discover, OURS).with(option::ROUTER, [10, 9, 0, 1]);
+    let line = "OFFER 10.1.0.54 from 10.1.0.254 refused: router 10.9.0.1 is not on the subnet of 10.1.0.54/24";
+    assert_eq!(receive(&mut client, &offer, seconds(0.1)), [Action::Say(Level::Warn, line.to_owned())]);
+    assert_eq!(receive(&mut client, &offer, seconds(0.2)), [Action::Ignore(Ignored::Unexpected)]);
+    assert_eq!(client.tally().refused.as_deref(), Some(line));
+    assert!(client.deadline().unwrap() > seconds(2.0), "nothing to choose from");
 }
 
 // F9
