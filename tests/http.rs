@@ -178,6 +178,25 @@ fn a_transfer_cut_again_and_again_is_resumed() {
     assert_eq!(logged(&server, "next try in"), pieces - 1);
 }
 
+#[test]
+fn a_slow_transfer_shows_how_far_it_is() {
+    // Padded with zeros to a length that no other test has.
+    let body = [image(19), vec![0; 400_000]].concat();
+    let server = serve(move |_, stream| {
+        head(stream, "200 OK", &[], Some(body.len()))?;
+        for piece in body.chunks(body.len() / 40) {
+            stream.write_all(piece)?;
+            thread::sleep(Duration::from_millis(120));
+        }
+        Ok(())
+    });
+    check(install(&server).unwrap().0.path(), 19);
+    let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let shown =
+        lines.iter().find(|line| line.contains("%, ") && line.contains(" of 1.0 MB")).expect("a line in five seconds");
+    assert!(shown.contains(" MB/s") && shown.ends_with(" left"), "{shown}");
+}
+
 // F25
 #[test]
 fn a_reset_is_resumed() {
@@ -495,6 +514,12 @@ fn an_encoded_answer_is_refused() {
     let message = refusal(&server);
     assert!(message.contains("Content-Encoding: gzip"), "{message}");
     assert_eq!(server.requests().len(), 1);
+
+    // Another mirror may do better.
+    let body = image(14);
+    let better = serve(move |_, stream| answer(stream, "200 OK", &[], &body));
+    let (root, _) = install_with(&common::settings(&[server.url("/a"), better.url("/b")])).unwrap();
+    check(root.path(), 14);
 }
 
 #[test]
@@ -590,6 +615,24 @@ fn zstd_is_proved_to_its_last_byte() {
     wide.write_all(&tar).unwrap();
     let message = outcome(wide.finish().unwrap()).expect_err("a window above 128 MiB");
     assert!(message.contains("at most 128 MiB"), "{message}");
+}
+
+#[test]
+fn damaged_compression_never_panics() {
+    let mut damage = noise(77, 4 * 60).into_iter().map(usize::from);
+    for good in [image(16), zstd::encode_all(archive(16).as_slice(), 1).unwrap()] {
+        for _ in 0..20 {
+            let mut bad = good.clone();
+            let mut next = || damage.next().unwrap();
+            let at = (next() << 16 | next() << 8 | next()) % bad.len();
+            bad[at] ^= next() as u8 | 1;
+            // zstd without checksums may well decode damaged bytes.
+            let server = serve(move |_, stream| answer(stream, "200 OK", &[], &bad));
+            if let Err(error) = install(&server) {
+                assert!(!format!("{error:#}").contains("panicked"), "{error:#}");
+            }
+        }
+    }
 }
 
 #[test]
