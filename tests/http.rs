@@ -178,6 +178,25 @@ fn a_transfer_cut_again_and_again_is_resumed() {
     assert_eq!(logged(&server, "next try in"), pieces - 1);
 }
 
+#[test]
+fn a_slow_transfer_shows_how_far_it_is() {
+    // Padded with zeros to a length that no other test has.
+    let body = [image(19), vec![0; 400_000]].concat();
+    let server = serve(move |_, stream| {
+        head(stream, "200 OK", &[], Some(body.len()))?;
+        for piece in body.chunks(body.len() / 40) {
+            stream.write_all(piece)?;
+            thread::sleep(Duration::from_millis(120));
+        }
+        Ok(())
+    });
+    check(install(&server).unwrap().0.path(), 19);
+    let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let shown =
+        lines.iter().find(|line| line.contains("%, ") && line.contains(" of 1.0 MB")).expect("a line in five seconds");
+    assert!(shown.contains(" MB/s") && shown.ends_with(" left"), "{shown}");
+}
+
 // F25
 #[test]
 fn a_reset_is_resumed() {
@@ -229,7 +248,14 @@ fn after_a_cut(
     etag: &'static [(&'static str, &'static str)],
     then: impl Fn(&Request, &mut TcpStream, &[u8]) -> io::Result<()> + Send + Sync + 'static,
 ) -> Server {
-    let body = image(seed);
+    after_a_cut_of(image(seed), etag, then)
+}
+
+fn after_a_cut_of(
+    body: Vec<u8>,
+    etag: &'static [(&'static str, &'static str)],
+    then: impl Fn(&Request, &mut TcpStream, &[u8]) -> io::Result<()> + Send + Sync + 'static,
+) -> Server {
     serve(move |request, stream| {
         if request.number > 0 {
             return then(request, stream, &body);
@@ -300,26 +326,27 @@ fn useless_parts_make_it_ask_for_the_whole() {
 // F27, F28
 #[test]
 fn a_replaced_image_is_started_again_in_an_empty_tree() {
-    let dated: [&[(&str, &str)]; 4] = [
-        &[("ETag", "\"v2\"")],
-        &[],
-        &[("Last-Modified", "Sun, 06 Nov 1994 08:49:38 GMT")],
-        // A server that lies: the same tag for other bytes of another length.
-        V1,
+    // Plain archives, because two of them have the same length.
+    assert_eq!(archive(18).len(), archive(50).len());
+    let dated: [[&'static [(&str, &str)]; 2]; 4] = [
+        [V1, &[("ETag", "\"v2\"")]],
+        [&[], &[]],
+        [V1, &[]],
+        [&[("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")], &[("Last-Modified", "Sun, 06 Nov 1994 08:49:38 GMT")]],
     ];
-    for (index, headers) in dated.into_iter().enumerate() {
-        let first: &[(&str, &str)] = match index {
-            1 => &[],
-            2 => &[("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")],
-            _ => V1,
-        };
-        let server = after_a_cut(8, first, move |_, stream, _| answer(stream, "200 OK", headers, &image(50)));
+    for [first, then] in dated {
+        let server =
+            after_a_cut_of(archive(18), first, move |_, stream, _| answer(stream, "200 OK", then, &archive(50)));
         let (root, verified) = install(&server).unwrap();
         check(root.path(), 50);
-        assert!(verified.facts().retries >= 2, "{headers:?}");
+        assert!(verified.facts().retries >= 2, "{then:?}");
     }
+    // A server that lies: the same tag for another length.
+    let server = after_a_cut(8, V1, |_, stream, _| answer(stream, "200 OK", V1, &archive(50)));
+    check(install(&server).unwrap().0.path(), 50);
     // Parts of another image are not taken either.
-    let server = after_a_cut(8, V1, |request, stream, _| part(request, stream, &image(50), "\"v2\"", usize::MAX));
+    let server =
+        after_a_cut_of(archive(18), V1, |request, stream, _| part(request, stream, &archive(50), "\"v2\"", usize::MAX));
     check(install(&server).unwrap().0.path(), 50);
 }
 
@@ -487,6 +514,12 @@ fn an_encoded_answer_is_refused() {
     let message = refusal(&server);
     assert!(message.contains("Content-Encoding: gzip"), "{message}");
     assert_eq!(server.requests().len(), 1);
+
+    // Another mirror may do better.
+    let body = image(14);
+    let better = serve(move |_, stream| answer(stream, "200 OK", &[], &body));
+    let (root, _) = install_with(&common::settings(&[server.url("/a"), better.url("/b")])).unwrap();
+    check(root.path(), 14);
 }
 
 #[test]
@@ -582,6 +615,24 @@ fn zstd_is_proved_to_its_last_byte() {
     wide.write_all(&tar).unwrap();
     let message = outcome(wide.finish().unwrap()).expect_err("a window above 128 MiB");
     assert!(message.contains("at most 128 MiB"), "{message}");
+}
+
+#[test]
+fn damaged_compression_never_panics() {
+    let mut damage = noise(77, 4 * 60).into_iter().map(usize::from);
+    for good in [image(16), zstd::encode_all(archive(16).as_slice(), 1).unwrap()] {
+        for _ in 0..20 {
+            let mut bad = good.clone();
+            let mut next = || damage.next().unwrap();
+            let at = (next() << 16 | next() << 8 | next()) % bad.len();
+            bad[at] ^= next() as u8 | 1;
+            // zstd without checksums may well decode damaged bytes.
+            let server = serve(move |_, stream| answer(stream, "200 OK", &[], &bad));
+            if let Err(error) = install(&server) {
+                assert!(!format!("{error:#}").contains("panicked"), "{error:#}");
+            }
+        }
+    }
 }
 
 #[test]

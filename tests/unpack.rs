@@ -165,7 +165,8 @@ fn extended_attributes_and_capabilities() {
 }
 
 fn holes(directory: &Path) {
-    let parts: [(&str, u64, &[u64]); 5] = [
+    let parts: [(&str, u64, &[u64]); 6] = [
+        ("tail", 5000, &[0]),
         ("middle", 3 << 20, &[0, 1 << 20]),
         ("end", 2 << 20, &[4096]),
         ("start", (2 << 20) + 10, &[2 << 20]),
@@ -206,7 +207,7 @@ fn sparse_files_in_four_formats_keep_their_holes() {
         assert_eq!(bytes.len() < 5 << 20, !sparse.is_empty(), "{format:?} makes a sparse archive");
         same_as_gnu_tar(&archive, &[]);
         let (root, verified) = unpack(&bytes).unwrap();
-        for name in ["middle", "end", "start", "all", "many"] {
+        for name in ["tail", "middle", "end", "start", "all", "many"] {
             let blocks = |top: &Path| fs::metadata(top.join(name)).unwrap().blocks();
             assert!(blocks(root.path()) <= blocks(tree.path()), "{format:?} {name}");
         }
