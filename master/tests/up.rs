@@ -112,6 +112,20 @@ fn curl(url: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Takes a lease as a BIOS network card does; returns what the client learnt, `name=value` a line.
+fn udhcpc(script: &Path, lease: &Path) -> String {
+    let output = Command::new("busybox")
+        .args(["udhcpc", "-i", "n1", "-n", "-q", "-f", "-t", "20", "-T", "1", "-x", "0x5d:0000", "-V", "PXEClient"])
+        .args(["-O", "hostname", "-s"])
+        .arg(script)
+        .env("LEASE", lease)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    fs::read_to_string(lease).unwrap()
+}
+
+// M19
 #[test]
 fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     network();
@@ -127,19 +141,11 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     fs::write(&script, "#!/bin/sh\n[ \"$1\" = bound ] && env > \"$LEASE\"\nexit 0\n").unwrap();
     shell("chmod +x \"$1\"", &script);
     let lease = site.path("lease");
-    let udhcpc = Command::new("busybox")
-        .args(["udhcpc", "-i", "n1", "-n", "-q", "-f", "-t", "20", "-T", "1", "-x", "0x5d:0000", "-V", "PXEClient"])
-        .args(["-O", "hostname", "-s"])
-        .arg(&script)
-        .env("LEASE", &lease)
-        .output()
-        .unwrap();
-    assert!(udhcpc.status.success(), "{}", stderr(&udhcpc));
-    let lease = fs::read_to_string(lease).unwrap();
+    let leased = udhcpc(&script, &lease);
     for line in ["ip=172.16.0.1", "hostname=n1", "subnet=255.255.255.0", "router=172.16.0.254", "lease=3600"] {
-        assert!(lease.lines().any(|l| l == line), "{line} is not in {lease}");
+        assert!(leased.lines().any(|l| l == line), "{line} is not in {leased}");
     }
-    assert!(lease.contains("boot_file=pxelinux.0") && lease.contains("siaddr=172.16.0.254"), "{lease}");
+    assert!(leased.contains("boot_file=pxelinux.0") && leased.contains("siaddr=172.16.0.254"), "{leased}");
     assert!(site.read("log/dnsmasq.log").contains("DHCPACK(br0) 172.16.0.1 52:54:00:ac:10:01 n1"));
 
     // TFTP: the loader, the menus, the kernel.
@@ -162,6 +168,19 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     let output = Command::new("curl").args(["-sSf", "-m", "20", url, "-o"]).arg(&image).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(shell("sha256sum < \"$1\"", &image).split_whitespace().next(), Some(digest));
+
+    // SIGHUP: a node more, a build more; a mistake changes nothing.
+    site.done(&["node", "add", "n3", "--mac", "52:54:00:ac:10:03", "--ip", "172.16.0.3"]);
+    let newer = site.done(&["image", "publish", "compute"]);
+    up.signal(Signal::SIGHUP);
+    eventually("it reads its nodes again", || site.read("up.err").contains("read again: 3 nodes"));
+    assert!(tftp("pxelinux.cfg/01-52-54-00-ac-10-03").contains(newer.trim().rsplit('/').next().unwrap()));
+    ip("link set n1 address 52:54:00:ac:10:03").unwrap();
+    eventually("n3 gets its address", || udhcpc(&script, &lease).contains("ip=172.16.0.3\n"));
+    fs::write(site.path("nodes.toml"), "[[nod]]\n").unwrap();
+    up.signal(Signal::SIGHUP);
+    eventually("the mistake is shown", || site.read("up.err").contains("nodes.toml:1: unknown field `nod`"));
+    assert!(tftp("pxelinux.cfg/01-52-54-00-ac-10-03").starts_with("SERIAL"));
 
     // The end: exit 0, dnsmasq gone, ports free.
     let children = up.children();

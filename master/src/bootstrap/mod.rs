@@ -104,11 +104,8 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     }
     archive.file("modules.txt", 0o644, modules_txt.into_bytes());
     archive.file(&format!("{folder}/modules.dep"), 0o644, index.dep_of(&closure.files).into_bytes());
-    archive.file(
-        &format!("{folder}/modules.softdep"),
-        0o644,
-        index.softdep_of(&closure.files, &kernel.softdep).into_bytes(),
-    );
+    let softdep = index.softdep_of(&closure.files, &kernel.softdep);
+    archive.file(&format!("{folder}/modules.softdep"), 0o644, softdep.into_bytes());
     archive.file(&format!("{folder}/modules.builtin"), 0o644, kernel.builtin.clone().into_bytes());
     let count = modules.len();
     for (path, content) in modules {
@@ -128,6 +125,7 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     let packed = pack(&archive.bytes()?, &kernel.config)?;
 
     let target = site.folder(&format!("tftp/{name}"))?;
+    let _claim = aside::claim(&target)?;
     let made = Bootstrap {
         release: release.clone(),
         kernel: format!("vmlinuz-{release}"),
