@@ -46,7 +46,9 @@ fn site() -> TestSite {
     site.done(&["image", "publish", "compute"]);
     fs::write(site.path("agent"), "agent").unwrap();
     site.done(&["bootstrap", "compute", "--init", site.path("agent").to_str().unwrap()]);
-    let config = site.read("site.toml").replace("# ipv6_prefix", "ipv6_prefix").replace("# gateway", "gateway");
+    let optional = ["ipv6_prefix", "gateway", "dns", "domain"];
+    let config = site.read("site.toml");
+    let config = optional.iter().fold(config, |text, key| text.replace(&format!("# {key} ="), &format!("{key} =")));
     fs::write(site.path("site.toml"), config).unwrap();
     site
 }
@@ -147,6 +149,10 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     }
     assert!(leased.contains("boot_file=pxelinux.0") && leased.contains("siaddr=172.16.0.254"), "{leased}");
     assert!(site.read("log/dnsmasq.log").contains("DHCPACK(br0) 172.16.0.1 52:54:00:ac:10:01 n1"));
+
+    // DNS, as the site names the master for it.
+    let asked = Command::new("busybox").args(["nslookup", "n2.cluster.example.org", MASTER]).output().unwrap();
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("Address: 172.16.0.2\n"), "{asked:?}");
 
     // TFTP: the loader, the menus, the kernel.
     let tftp = |path: &str| curl(&format!("tftp://{MASTER}/{path}"));

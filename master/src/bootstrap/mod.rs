@@ -147,10 +147,25 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
 fn pack(bytes: &[u8], config: &str) -> Result<Vec<u8>> {
     let zstd = config.lines().any(|line| line == "CONFIG_RD_ZSTD=y");
     let packed = if zstd {
-        zstd::encode_all(bytes, 19)
+        zstd::encode_all(bytes, 15)
     } else {
         let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
         encoder.write_all(bytes).and_then(|()| encoder.finish())
     };
     packed.context("compressing the initramfs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_gets_what_it_can_decompress() {
+        assert!(pack(b"x", "CONFIG_RD_GZIP=y\nCONFIG_RD_ZSTD=y\n").unwrap().starts_with(b"\x28\xb5\x2f\xfd"));
+        for config in ["", "# CONFIG_RD_ZSTD is not set\n"] {
+            let packed = pack(b"x", config).unwrap();
+            assert!(packed.starts_with(b"\x1f\x8b\x08"));
+            assert_eq!(packed[4..8], [0; 4], "no time, so that the bytes are the same tomorrow");
+        }
+    }
 }

@@ -210,7 +210,7 @@ fn configuration(site: &Site, files: &Files) -> Result<String> {
         line(format!("dhcp-option=option:dns-server,{}", servers.join(",")));
     }
     if let Some(domain) = &network.domain {
-        line(format!("domain={domain}"));
+        line(format!("domain={domain}\nexpand-hosts\nlocal=/{domain}/"));
     }
     if !network.dns.contains(&master) {
         line("port=0".to_owned());
