@@ -1,15 +1,49 @@
 //! Files that appear whole or not at all: written aside, synced, renamed.
 
-use std::fs::{File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use rootstream::failure::Advise;
 use tempfile::NamedTempFile;
 
 /// What names of unfinished files start with. Nothing that starts with a dot is ever served.
-pub(crate) const PREFIX: &str = ".aside-";
+const PREFIX: &str = ".aside-";
+
+/// The right to change what is in a folder; one process at a time has it.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    _lock: Flock<File>,
+}
+
+/// Waits for the right to change what is in `folder`, and removes what a killed process left
+/// unfinished in it.
+///
+/// # Errors
+/// The folder is not writable.
+pub(crate) fn claim(folder: &Path) -> Result<Claim> {
+    let path = folder.join(".lock");
+    let file = File::create(&path)
+        .advise(format!("making {}", path.display()), "run this as the user that the site belongs to, or as root")?;
+    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Err((file, Errno::EWOULDBLOCK)) => {
+            log::info!("waiting for another rootstream that works in {}", folder.display());
+            Flock::lock(file, FlockArg::LockExclusive)
+        }
+        locked => locked,
+    };
+    let lock = lock.map_err(|(_, errno)| errno).with_context(|| format!("locking {}", path.display()))?;
+    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+        }
+    }
+    Ok(Claim { _lock: lock })
+}
 
 /// Starts a file that [`finish`] will rename to `target`; dropped before that, it vanishes.
 ///

@@ -17,7 +17,7 @@ use crate::image::build::{self, build};
 use crate::image::list;
 use crate::image::publish::{Format, publish};
 use crate::progress::megabytes;
-use crate::{logger, starter, up};
+use crate::{aside, logger, starter, up};
 
 /// Boot stateless cluster nodes: images, kernel and initramfs, DHCP, TFTP and HTTP on one master.
 #[derive(Debug, Parser)]
@@ -68,6 +68,7 @@ Examples:
     #[command(after_help = "\
 Prints one line that starts with `up: ready` on stdout when all three answer.
 Requests are logged in log/http.log and on stderr, DHCP and TFTP in log/dnsmasq.log.
+SIGHUP reads nodes.toml and the newest builds again.
 
 Examples:
   rootstream --site /srv/cluster up
@@ -108,7 +109,7 @@ Examples:
   rootstream node add n1 --mac 52:54:00:ac:10:01 --ip 172.16.0.1
   rootstream node add n2 --mac 52:54:00:ac:10:02 --ip 172.16.0.2 --image gpu --parameters 'rootstream.log=debug'
 
-It boots from here after the next start of `rootstream up`.")]
+A running `rootstream up` knows it after SIGHUP or its next start.")]
     Add {
         /// Its name, and host name.
         name: Name,
@@ -147,10 +148,10 @@ enum ImageCommand {
         #[command(flatten)]
         secrets: Secrets,
     },
-    /// Publish what was built last; nodes that boot from now on get it.
+    /// Publish what was built last, as the newest build.
     #[command(after_help = "\
-The newest build is in store/NAME/latest.json; older builds stay. Menus name the build that was the newest
-when `rootstream up` started.
+The newest build is named in store/NAME/latest.json; older builds stay. A running `rootstream up` writes it
+into the boot menus when it gets SIGHUP or starts again.
 
 Examples:
   rootstream image publish compute
@@ -229,6 +230,8 @@ fn run(cli: &Cli) -> Result<()> {
             let node =
                 Node { name: name.clone(), mac: *mac, ip: *ip, image: image.clone(), parameters: parameters.clone() };
             let site = site()?;
+            // Read and written by one at a time: two additions at once must both be there after.
+            let _claim = aside::claim(site.root())?;
             Nodes::of(&site)?.add(&node, &site.config().network)
         }
         Command::Node(NodeCommand::List { json }) => list_nodes(&site()?, *json),

@@ -23,6 +23,10 @@ struct Served {
 }
 
 fn serve() -> Served {
+    serve_at_most(1000)
+}
+
+fn serve_at_most(connections: usize) -> Served {
     let site = TestSite::new("lo", "172.16.0.254/24");
     fs::create_dir_all(site.path("store/c")).unwrap();
     fs::create_dir_all(site.path("tftp/c")).unwrap();
@@ -33,7 +37,7 @@ fn serve() -> Served {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::new(&Site::open(&site.path("")).unwrap(), listener).unwrap();
-    runtime.spawn(server.run(std::future::pending(), Duration::ZERO));
+    runtime.spawn(server.limited_to(connections).run(std::future::pending(), Duration::ZERO));
     Served { site, address, _runtime: runtime }
 }
 
@@ -182,4 +186,19 @@ fn every_request_leaves_a_line() {
     assert_eq!(lines[0][8], "done");
     assert_eq!(lines[1][1..7], ["127.0.0.1", "HEAD", "/images/c/b.tar.zst", "-", "200", "0"]);
     assert_eq!(lines[2][1..6], ["127.0.0.1", "GET", "/images/c/missing", "-", "404"]);
+}
+
+// M1-3
+#[test]
+fn one_too_many_is_told_when_to_come_back() {
+    let served = serve_at_most(2);
+    let held: Vec<_> = (0..2).map(|_| TcpStream::connect(served.address).unwrap()).collect();
+    let turned_away = served.raw(b"GET /images/c/b.tar.zst HTTP/1.1\r\nHost: m\r\n\r\n");
+    assert!(turned_away.starts_with("HTTP/1.1 503 "), "{turned_away}");
+    assert!(turned_away.contains("\r\nRetry-After: 5\r\n"), "{turned_away}");
+    drop(held);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while served.curl(&[], "/images/c/b.tar.zst").0 != 200 {
+        assert!(std::time::Instant::now() < deadline, "the places of those who left stay taken");
+    }
 }

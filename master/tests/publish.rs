@@ -175,4 +175,13 @@ fn a_build_that_nothing_changed_for_is_not_repeated() {
     assert_eq!(build(&[]), 3);
     fs::write(site.path("files/motd"), "hello again").unwrap();
     assert_eq!(build(&[]), 4);
+    // An image with secrets is not kept, and what was built before stays.
+    let before = fs::read(site.path("built/compute.tar")).unwrap();
+    fs::write(&archive, image(&[("etc/ssh/ssh_host_rsa_key", b"x")])).unwrap();
+    let mut refused = site.command();
+    let refused = refused.args(["image", "build", "compute", "--force"]).env("PATH", &path).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("/etc/ssh/ssh_host_rsa_key is an ssh host key"), "{}", stderr(&refused));
+    assert_eq!(fs::read(site.path("built/compute.tar")).unwrap(), before);
+    assert_eq!(build(&["--force", "--allow-secrets"]), 6);
 }

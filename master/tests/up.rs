@@ -46,7 +46,9 @@ fn site() -> TestSite {
     site.done(&["image", "publish", "compute"]);
     fs::write(site.path("agent"), "agent").unwrap();
     site.done(&["bootstrap", "compute", "--init", site.path("agent").to_str().unwrap()]);
-    let config = site.read("site.toml").replace("# ipv6_prefix", "ipv6_prefix").replace("# gateway", "gateway");
+    let optional = ["ipv6_prefix", "gateway", "dns", "domain"];
+    let config = site.read("site.toml");
+    let config = optional.iter().fold(config, |text, key| text.replace(&format!("# {key} ="), &format!("{key} =")));
     fs::write(site.path("site.toml"), config).unwrap();
     site
 }
@@ -112,6 +114,20 @@ fn curl(url: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Takes a lease as a BIOS network card does; returns what the client learnt, `name=value` a line.
+fn udhcpc(script: &Path, lease: &Path) -> String {
+    let output = Command::new("busybox")
+        .args(["udhcpc", "-i", "n1", "-n", "-q", "-f", "-t", "20", "-T", "1", "-x", "0x5d:0000", "-V", "PXEClient"])
+        .args(["-O", "hostname", "-s"])
+        .arg(script)
+        .env("LEASE", lease)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    fs::read_to_string(lease).unwrap()
+}
+
+// M19
 #[test]
 fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     network();
@@ -127,20 +143,16 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     fs::write(&script, "#!/bin/sh\n[ \"$1\" = bound ] && env > \"$LEASE\"\nexit 0\n").unwrap();
     shell("chmod +x \"$1\"", &script);
     let lease = site.path("lease");
-    let udhcpc = Command::new("busybox")
-        .args(["udhcpc", "-i", "n1", "-n", "-q", "-f", "-t", "20", "-T", "1", "-x", "0x5d:0000", "-V", "PXEClient"])
-        .args(["-O", "hostname", "-s"])
-        .arg(&script)
-        .env("LEASE", &lease)
-        .output()
-        .unwrap();
-    assert!(udhcpc.status.success(), "{}", stderr(&udhcpc));
-    let lease = fs::read_to_string(lease).unwrap();
+    let leased = udhcpc(&script, &lease);
     for line in ["ip=172.16.0.1", "hostname=n1", "subnet=255.255.255.0", "router=172.16.0.254", "lease=3600"] {
-        assert!(lease.lines().any(|l| l == line), "{line} is not in {lease}");
+        assert!(leased.lines().any(|l| l == line), "{line} is not in {leased}");
     }
-    assert!(lease.contains("boot_file=pxelinux.0") && lease.contains("siaddr=172.16.0.254"), "{lease}");
+    assert!(leased.contains("boot_file=pxelinux.0") && leased.contains("siaddr=172.16.0.254"), "{leased}");
     assert!(site.read("log/dnsmasq.log").contains("DHCPACK(br0) 172.16.0.1 52:54:00:ac:10:01 n1"));
+
+    // DNS, as the site names the master for it.
+    let asked = Command::new("busybox").args(["nslookup", "n2.cluster.example.org", MASTER]).output().unwrap();
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("Address: 172.16.0.2\n"), "{asked:?}");
 
     // TFTP: the loader, the menus, the kernel.
     let tftp = |path: &str| curl(&format!("tftp://{MASTER}/{path}"));
@@ -162,6 +174,19 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     let output = Command::new("curl").args(["-sSf", "-m", "20", url, "-o"]).arg(&image).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(shell("sha256sum < \"$1\"", &image).split_whitespace().next(), Some(digest));
+
+    // SIGHUP: a node more, a build more; a mistake changes nothing.
+    site.done(&["node", "add", "n3", "--mac", "52:54:00:ac:10:03", "--ip", "172.16.0.3"]);
+    let newer = site.done(&["image", "publish", "compute"]);
+    up.signal(Signal::SIGHUP);
+    eventually("it reads its nodes again", || site.read("up.err").contains("read again: 3 nodes"));
+    assert!(tftp("pxelinux.cfg/01-52-54-00-ac-10-03").contains(newer.trim().rsplit('/').next().unwrap()));
+    ip("link set n1 address 52:54:00:ac:10:03").unwrap();
+    eventually("n3 gets its address", || udhcpc(&script, &lease).contains("ip=172.16.0.3\n"));
+    fs::write(site.path("nodes.toml"), "[[nod]]\n").unwrap();
+    up.signal(Signal::SIGHUP);
+    eventually("the mistake is shown", || site.read("up.err").contains("nodes.toml:1: unknown field `nod`"));
+    assert!(tftp("pxelinux.cfg/01-52-54-00-ac-10-03").starts_with("SERIAL"));
 
     // The end: exit 0, dnsmasq gone, ports free.
     let children = up.children();

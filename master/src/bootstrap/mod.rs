@@ -104,11 +104,8 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     }
     archive.file("modules.txt", 0o644, modules_txt.into_bytes());
     archive.file(&format!("{folder}/modules.dep"), 0o644, index.dep_of(&closure.files).into_bytes());
-    archive.file(
-        &format!("{folder}/modules.softdep"),
-        0o644,
-        index.softdep_of(&closure.files, &kernel.softdep).into_bytes(),
-    );
+    let softdep = index.softdep_of(&closure.files, &kernel.softdep);
+    archive.file(&format!("{folder}/modules.softdep"), 0o644, softdep.into_bytes());
     archive.file(&format!("{folder}/modules.builtin"), 0o644, kernel.builtin.clone().into_bytes());
     let count = modules.len();
     for (path, content) in modules {
@@ -128,6 +125,7 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     let packed = pack(&archive.bytes()?, &kernel.config)?;
 
     let target = site.folder(&format!("tftp/{name}"))?;
+    let _claim = aside::claim(&target)?;
     let made = Bootstrap {
         release: release.clone(),
         kernel: format!("vmlinuz-{release}"),
@@ -149,10 +147,25 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
 fn pack(bytes: &[u8], config: &str) -> Result<Vec<u8>> {
     let zstd = config.lines().any(|line| line == "CONFIG_RD_ZSTD=y");
     let packed = if zstd {
-        zstd::encode_all(bytes, 19)
+        zstd::encode_all(bytes, 15)
     } else {
         let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
         encoder.write_all(bytes).and_then(|()| encoder.finish())
     };
     packed.context("compressing the initramfs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_gets_what_it_can_decompress() {
+        assert!(pack(b"x", "CONFIG_RD_GZIP=y\nCONFIG_RD_ZSTD=y\n").unwrap().starts_with(b"\x28\xb5\x2f\xfd"));
+        for config in ["", "# CONFIG_RD_ZSTD is not set\n"] {
+            let packed = pack(b"x", config).unwrap();
+            assert!(packed.starts_with(b"\x1f\x8b\x08"));
+            assert_eq!(packed[4..8], [0; 4], "no time, so that the bytes are the same tomorrow");
+        }
+    }
 }

@@ -73,6 +73,8 @@ rm -f "$1"/boot/initrd.img-* "$1"/initrd.img "$1"/initrd.img.old "$1"/vmlinuz.ol
 pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
     let (recipe, document) = Recipe::of(site, name)?;
     let built = site.folder("built")?;
+    // Held to the end.
+    let _claim = aside::claim(&built)?;
     let archive = built.join(format!("{name}.tar"));
     let record_file = built.join(format!("{name}.json"));
     let site_part = overlay::archive(site, &recipe)?;

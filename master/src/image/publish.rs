@@ -2,13 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
-use nix::fcntl::{Flock, FlockArg};
-use rootstream::failure::Advise;
 use sha2::{Digest, Sha256};
 
 use super::manifest::{FORMAT, Latest, Manifest};
@@ -61,14 +58,8 @@ impl Format {
 pub fn publish(site: &Site, name: &Name, format: Format, allow_secrets: bool) -> Result<Manifest> {
     let built = build::built(site, name)?;
     let folder = site.folder(&format!("store/{name}"))?;
-    // One publisher at a time: so what is left aside by others is dead, and names stay apart.
-    let lock = folder.join(".lock");
-    let lock = File::create(&lock).advise(format!("making {}", lock.display()), "make the store writable")?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| errno)
-        .with_context(|| format!("locking {}", folder.display()))?;
-    remove_leftovers(&folder)?;
-
+    // Held to the end.
+    let _claim = aside::claim(&folder)?;
     let found = survey(&built.archive)?;
     build::refuse_secrets(name, &found, allow_secrets)?;
     if found.init.is_none() {
@@ -114,16 +105,6 @@ fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value).context("writing JSON")?;
     text.push(b'\n');
     Ok(text)
-}
-
-fn remove_leftovers(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
-        let entry = entry.with_context(|| format!("listing {}", folder.display()))?;
-        if entry.file_name().to_string_lossy().starts_with(aside::PREFIX) {
-            fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
-        }
-    }
-    Ok(())
 }
 
 /// Packs `source` into `target`; the same bytes come out for the same bytes in, whatever the

@@ -25,9 +25,26 @@ const STOP: Duration = Duration::from_secs(5);
 /// The files that dnsmasq works with.
 struct Files {
     config: PathBuf,
+    nodes: NodeFiles,
     leases: PathBuf,
     log: PathBuf,
     tftp: PathBuf,
+}
+
+/// Where dnsmasq reads who the nodes are.
+#[derive(Debug)]
+struct NodeFiles {
+    dhcp: PathBuf,
+    dns: PathBuf,
+}
+
+impl NodeFiles {
+    fn write(&self, nodes: &Nodes) -> Result<()> {
+        let dhcp: String = nodes.iter().map(|node| format!("{},{},{}\n", node.mac, node.ip, node.name)).collect();
+        let dns: String = nodes.iter().map(|node| format!("{} {}\n", node.ip, node.name)).collect();
+        aside::write(&self.dhcp, dhcp.as_bytes())?;
+        aside::write(&self.dns, dns.as_bytes())
+    }
 }
 
 /// A running dnsmasq. It ends with the program that started it, however that ends.
@@ -36,6 +53,7 @@ pub(super) struct Dnsmasq {
     child: Child,
     stderr: PathBuf,
     log: PathBuf,
+    nodes: NodeFiles,
 }
 
 impl Dnsmasq {
@@ -47,11 +65,13 @@ impl Dnsmasq {
         let (run, log) = (site.folder("run")?, site.folder("log")?);
         let files = Files {
             config: run.join("dnsmasq.conf"),
+            nodes: NodeFiles { dhcp: run.join("dnsmasq.nodes"), dns: run.join("dnsmasq.names") },
             leases: run.join("dnsmasq.leases"),
             log: log.join("dnsmasq.log"),
             tftp: site.tftp(),
         };
-        aside::write(&files.config, configuration(site, nodes, &files)?.as_bytes())?;
+        aside::write(&files.config, configuration(site, &files)?.as_bytes())?;
+        files.nodes.write(nodes)?;
         let stderr = run.join("dnsmasq.err");
         let stderr_file = fs::File::create(&stderr).with_context(|| format!("making {}", stderr.display()))?;
         // setpriv asks the kernel to end dnsmasq when we die, even by SIGKILL; a dnsmasq left
@@ -66,7 +86,7 @@ impl Dnsmasq {
             .kill_on_drop(true)
             .spawn()
             .advise("starting dnsmasq through setpriv", "install it: apt-get install util-linux")?;
-        let mut dnsmasq = Self { child, stderr, log: files.log };
+        let mut dnsmasq = Self { child, stderr, log: files.log, nodes: files.nodes };
         let address = site.config().network.address.address;
         let deadline = Instant::now() + START;
         loop {
@@ -89,6 +109,23 @@ impl Dnsmasq {
         }
     }
 
+    /// Tells it of other nodes.
+    ///
+    /// # Errors
+    /// The disk refuses, or the system to signal it.
+    pub(super) fn reload(&self, nodes: &Nodes) -> Result<()> {
+        self.nodes.write(nodes)?;
+        self.signal(Signal::SIGHUP).context("telling dnsmasq to read its nodes again")
+    }
+
+    fn signal(&self, signal: Signal) -> nix::Result<()> {
+        match self.child.id().and_then(|id| i32::try_from(id).ok()) {
+            Some(pid) => kill(Pid::from_raw(pid), signal),
+            // It has ended.
+            None => Ok(()),
+        }
+    }
+
     /// Waits until it ends by itself, and says why it did.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
         match self.child.wait().await {
@@ -102,8 +139,7 @@ impl Dnsmasq {
     /// # Errors
     /// The system refuses to signal it or to wait for it.
     pub(super) async fn stop(&mut self) -> Result<()> {
-        let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()) else { return Ok(()) };
-        kill(Pid::from_raw(pid), Signal::SIGTERM).context("ending dnsmasq")?;
+        self.signal(Signal::SIGTERM).context("ending dnsmasq")?;
         if let Ok(ended) = tokio::time::timeout(STOP, self.child.wait()).await {
             ended.context("waiting for dnsmasq to end")?;
             return Ok(());
@@ -143,7 +179,7 @@ fn answers_tftp(server: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
-fn configuration(site: &Site, nodes: &Nodes, files: &Files) -> Result<String> {
+fn configuration(site: &Site, files: &Files) -> Result<String> {
     let network = &site.config().network;
     let (net, mask, lease) = (network.address.network(), network.address.mask(), &network.lease);
     let master = network.address.address;
@@ -174,18 +210,14 @@ fn configuration(site: &Site, nodes: &Nodes, files: &Files) -> Result<String> {
         line(format!("dhcp-option=option:dns-server,{}", servers.join(",")));
     }
     if let Some(domain) = &network.domain {
-        line(format!("domain={domain}"));
+        line(format!("domain={domain}\nexpand-hosts\nlocal=/{domain}/"));
     }
-    let serves_dns = network.dns.contains(&master);
-    if !serves_dns {
+    if !network.dns.contains(&master) {
         line("port=0".to_owned());
     }
-    for node in nodes.iter() {
-        line(format!("dhcp-host={},{},{}", node.mac, node.ip, node.name));
-        if serves_dns {
-            line(format!("host-record={},{}", node.name, node.ip));
-        }
-    }
+    // Both are read again at SIGHUP.
+    line(format!("dhcp-hostsfile={}", path(&files.nodes.dhcp)?));
+    line(format!("addn-hosts={}", path(&files.nodes.dns)?));
     line(format!("enable-tftp\ntftp-root={}", path(&files.tftp)?));
     // By architecture only: network cards with an iPXE ROM say that they are iPXE, and still
     // need the loader.

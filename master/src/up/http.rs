@@ -88,6 +88,11 @@ impl Server {
         Ok(Self { listener, site: Arc::new(Shared { roots, log }), connections })
     }
 
+    /// The same with another number of connections at once; who is one too many is told to come back.
+    pub fn limited_to(self, connections: usize) -> Self {
+        Self { connections: Arc::new(Semaphore::new(connections)), ..self }
+    }
+
     /// Answers until `stop` is done; then gives the transfers that are under way `grace` to end.
     pub async fn run(self, stop: impl Future<Output = ()>, grace: Duration) {
         let graceful = GracefulShutdown::new();
@@ -194,7 +199,9 @@ fn answer(site: &Shared, client: SocketAddr, mut request: Request<Incoming>) -> 
                 Ok(file) => {
                     let mut response = http_serve::serve(file, &request);
                     let cache = if found.immutable { "public, max-age=31536000, immutable" } else { "max-age=5" };
-                    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+                    if response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED {
+                        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+                    }
                     response
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => refuse(StatusCode::NOT_FOUND, "no such file\n"),

@@ -50,6 +50,7 @@ pub fn up(site: &Site, port: Option<u16>) -> Result<()> {
 async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
     // Signals first: one that comes during the start must not leave a dnsmasq behind.
     let mut stop = Stop::new()?;
+    let mut again = signal(SignalKind::hangup()).context("watching for SIGHUP")?;
     let network = &site.config().network;
     let address = SocketAddr::from((network.address.address, port));
     let listener = listen(address, network.interface()).await?;
@@ -78,9 +79,16 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
         nodes.iter().count()
     )
     .and_then(|()| stdout.flush());
-    let died = tokio::select! {
-        why = dnsmasq.ended() => Some(why),
-        () = stop.asked() => None,
+    let died = loop {
+        tokio::select! {
+            why = dnsmasq.ended() => break Some(why),
+            () = stop.asked() => break None,
+            _ = again.recv() => match reload(site, &dnsmasq, port) {
+                Ok(count) => log::info!("read again: {count} nodes"),
+                // What worked goes on working.
+                Err(error) => log::error!("nothing was changed: {error:#}"),
+            },
+        }
     };
     if died.is_none() {
         log::info!("stopping; transfers under way have {} s", GRACE.as_secs());
@@ -95,6 +103,14 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
         Some(why) => Err(why),
         None => stopped,
     }
+}
+
+/// Reads the nodes and the newest builds again; returns how many nodes there are.
+fn reload(site: &Site, dnsmasq: &Dnsmasq, port: u16) -> Result<usize> {
+    let nodes = Nodes::of(site)?;
+    pxelinux::write(site, &nodes, port)?;
+    dnsmasq.reload(&nodes)?;
+    Ok(nodes.iter().count())
 }
 
 async fn listen(address: SocketAddr, interface: &str) -> Result<TcpListener> {

@@ -46,6 +46,7 @@ pub(super) fn write(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
         aside::write(&tftp.join(name), &content)?;
     }
     let folder = site.folder("tftp/pxelinux.cfg")?;
+    let _claim = aside::claim(&folder)?;
     let mut menus = BTreeMap::new();
     for node in nodes.iter() {
         menus.insert(node.mac.pxelinux(), menu(site, Some(node), port)?);
@@ -60,8 +61,7 @@ pub(super) fn write(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
 fn remove_others(folder: &Path, menus: &BTreeMap<String, String>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = name.starts_with("01-") || name.starts_with(aside::PREFIX);
-        if ours && !menus.contains_key(&name) {
+        if name.starts_with("01-") && !menus.contains_key(&name) {
             fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
         }
     }
