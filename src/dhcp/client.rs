@@ -400,3 +400,6 @@ impl Random {
         f64::from(self.bits()) / f64::from(u32::MAX).next_up()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,9 @@ use super::Resolve;
 use super::resume::{self, Answer, Version};
 
 const REDIRECTS: u32 = 5;
+/// Room for received bytes. The limit for a head has to be the same: after a 1xx answer ureq
+/// compares it with all that has been received, the beginning of the image included.
+const BUFFER: usize = 128 * 1024;
 
 /// Makes requests to one mirror.
 pub(super) struct Client {
@@ -63,6 +66,8 @@ impl Client {
             .proxy(None)
             .max_redirects(REDIRECTS)
             .max_idle_connections(0)
+            .input_buffer_size(BUFFER)
+            .max_response_header_size(BUFFER)
             .user_agent(concat!("rootstream/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .timeout_resolve(Some(stall))

@@ -12,6 +12,7 @@ use super::link::{self, Links};
 use super::port::Port;
 use super::{Settings, verdict};
 use crate::dhcp::Lease;
+use crate::failure::refuse;
 
 /// How often the ports are looked at: new ones, carrier.
 const LOOK: Duration = Duration::from_millis(50);
@@ -29,8 +30,9 @@ pub(super) fn run(links: &Links, settings: &Settings, ports: &mut Vec<Port>) -> 
     loop {
         let now = started.elapsed();
         if now >= next_look {
-            look(links, settings, ports, now)?;
-            next_look = now + LOOK;
+            // Right after it was brought up, a port may have carrier.
+            let more = look(links, settings, ports, now)?;
+            next_look = if more { now } else { now + LOOK };
         }
         for port in ports.iter_mut() {
             port.tick(now);
@@ -88,13 +90,14 @@ impl Phase {
     }
 }
 
-/// Takes in new ports and notes the carrier of all.
-fn look(links: &Links, settings: &Settings, ports: &mut Vec<Port>, now: Duration) -> anyhow::Result<()> {
+/// Notes the carrier of all ports and takes in new ones; true when there were any.
+fn look(links: &Links, settings: &Settings, ports: &mut Vec<Port>, now: Duration) -> anyhow::Result<bool> {
     let list = links.list().context("listing network ports")?;
     for port in ports.iter_mut() {
         let carrier = list.iter().any(|link| link.index == port.index() && link.carrier);
         port.carrier(carrier, now);
     }
+    let known = ports.len();
     for link in list {
         let Some(mac) = link.mac.filter(|_| ports.iter().all(|port| port.index() != link.index)) else { continue };
         let driver = link::driver(Path::new("/sys"), &link);
@@ -102,7 +105,11 @@ fn look(links: &Links, settings: &Settings, ports: &mut Vec<Port>, now: Duration
             ports.push(Port::open(links, link, mac, driver, settings.client_id.option(mac)));
         }
     }
-    Ok(())
+    if let Some(port) = ports.iter().find(|port| port.is_forbidden()) {
+        let what = format!("this user may not bring up {} and listen on it", port.title());
+        return Err(refuse(what, "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW"));
+    }
+    Ok(ports.len() > known)
 }
 
 /// Sleeps until a frame comes, at most `time`.

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::io::Write;
 use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -194,7 +193,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::io::stdout().write_all(&fs::read(&self.log).unwrap_or_default());
+        // Printed so that libtest keeps it for tests that fail.
+        print!("{}", fs::read_to_string(&self.log).unwrap_or_default());
     }
 }
 

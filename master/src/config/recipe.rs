@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
+use rootstream::failure::refuse;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -147,7 +148,14 @@ impl Recipe {
     /// # Errors
     /// It is missing, or holds a mistake ([`super::Misconfigured`], naming the line).
     pub fn of(site: &Site, name: &Name) -> Result<(Self, Document)> {
-        let document = Document::read(&site.recipe_file(name))?;
+        let file = site.recipe_file(name);
+        if !file.exists() {
+            return Err(refuse(
+                format!("there is no image {name}: {} is missing", file.display()),
+                "write it like images/compute.toml, the example that `rootstream site new` makes",
+            ));
+        }
+        let document = Document::read(&file)?;
         Ok((Self::read(&document)?, document))
     }
 

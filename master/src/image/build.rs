@@ -71,10 +71,7 @@ rm -f "$1"/boot/initrd.img-* "$1"/initrd.img "$1"/initrd.img.old "$1"/vmlinuz.ol
 /// The recipe is wrong, mmdebstrap fails (its last lines are part of the error), or the image holds
 /// secrets.
 pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
-    let (recipe, document) = Recipe::of(site, name).advise(
-        format!("reading the recipe of the image {name}"),
-        format!("write images/{name}.toml in the site; `rootstream site new` makes an example"),
-    )?;
+    let (recipe, document) = Recipe::of(site, name)?;
     let built = site.folder("built")?;
     let archive = built.join(format!("{name}.tar"));
     let record_file = built.join(format!("{name}.json"));
@@ -96,7 +93,7 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
     fs::write(&overlay_file, site_part).context("writing the site's files")?;
     let log = site.folder("log")?.join(format!("build-{name}.log"));
     mmdebstrap(&recipe, &overlay_file, fresh.path(), &log, &progress)
-        .advise(format!("building the image {name}"), format!("the whole log is {}", log.display()))?;
+        .with_context(|| format!("building the image {name}"))?;
     progress.step("looking for secrets");
     let found = survey(fresh.path())?;
     refuse_secrets(name, &found, options.allow_secrets)?;
@@ -196,7 +193,7 @@ fn mmdebstrap(recipe: &Recipe, overlay: &Path, output: &Path, log: &Path, progre
             let line = String::from_utf8_lossy(&line);
             writeln!(log_file, "{line}").with_context(|| format!("writing {}", log.display()))?;
             if let Some(step) = line.strip_prefix("I: ") {
-                progress.step(step.trim_end_matches('.'));
+                progress.step(shown(step));
             } else if !line.trim().is_empty() {
                 last.push(line.trim().to_owned());
             }
@@ -206,9 +203,21 @@ fn mmdebstrap(recipe: &Recipe, overlay: &Path, output: &Path, log: &Path, progre
     if !status.success() {
         let from = last.len().saturating_sub(8);
         let said = last.get(from..).unwrap_or_default().join(" | ");
-        anyhow::bail!("mmdebstrap: {status}: {said}");
+        return Err(refuse(
+            format!("mmdebstrap: {status}: {said}"),
+            format!("look at the recipe and at the whole log, {}", log.display()),
+        ));
     }
     Ok(())
+}
+
+/// A step of mmdebstrap in a few words; it prints our hooks in full.
+fn shown(step: &str) -> &str {
+    if step.starts_with("running --customize-hook") || step.starts_with("running special hook") {
+        "putting in the site's part"
+    } else {
+        step.trim_end_matches('.')
+    }
 }
 
 /// One word for a shell.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rootstream::failure::Advise;
+use rootstream::failure::{Advise, refuse};
 use tokio::process::{Child, Command};
 
 use crate::aside;
@@ -65,13 +65,13 @@ impl Dnsmasq {
             .stderr(stderr_file)
             .kill_on_drop(true)
             .spawn()
-            .advise("starting dnsmasq through setpriv", "install them: apt-get install dnsmasq-base util-linux")?;
+            .advise("starting dnsmasq through setpriv", "install it: apt-get install util-linux")?;
         let mut dnsmasq = Self { child, stderr, log: files.log };
         let address = site.config().network.address.address;
         let deadline = Instant::now() + START;
         loop {
             if let Some(status) = dnsmasq.child.try_wait().context("waiting for dnsmasq")? {
-                bail!(dnsmasq.obituary(status));
+                return Err(dnsmasq.obituary(status));
             }
             // It opens its DHCP socket before it first answers anything.
             let answers = tokio::task::spawn_blocking(move || answers_tftp(address));
@@ -90,10 +90,10 @@ impl Dnsmasq {
     }
 
     /// Waits until it ends by itself, and says why it did.
-    pub(super) async fn ended(&mut self) -> String {
+    pub(super) async fn ended(&mut self) -> anyhow::Error {
         match self.child.wait().await {
             Ok(status) => self.obituary(status),
-            Err(error) => format!("waiting for dnsmasq: {error}"),
+            Err(error) => anyhow::Error::new(error).context("waiting for dnsmasq"),
         }
     }
 
@@ -112,14 +112,17 @@ impl Dnsmasq {
         self.child.kill().await.context("killing dnsmasq")
     }
 
-    fn obituary(&self, status: std::process::ExitStatus) -> String {
+    fn obituary(&self, status: std::process::ExitStatus) -> anyhow::Error {
         let said = fs::read_to_string(&self.stderr).unwrap_or_default();
-        let said = said.trim().replace('\n', "; ");
-        if said.is_empty() {
-            format!("dnsmasq ended ({status}); its log is {}", self.log.display())
-        } else {
-            format!("dnsmasq ended ({status}): {said}")
-        }
+        let said = if said.trim().is_empty() { "no message".to_owned() } else { said.trim().replace('\n', "; ") };
+        refuse(
+            format!("dnsmasq ended ({status}): {said}"),
+            format!(
+                "another DHCP or TFTP server may run here (ss -lunp), the interface may be missing (ip address), \
+                 or dnsmasq may not be installed (apt-get install dnsmasq-base); its log is {}",
+                self.log.display()
+            ),
+        )
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use http_serve::ChunkedReadFile;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -182,6 +182,9 @@ async fn turn_away(stream: TcpStream) {
 fn answer(site: &Shared, client: SocketAddr, mut request: Request<Incoming>) -> Response<Body> {
     let visit = Visit::begin(client, &request);
     let mut response = match site.roots.find(request.uri().path()) {
+        // Nothing here takes a body, and one of doubtful length could hide another request
+        // (RFC 9112, 6.1).
+        _ if request.headers().contains_key(TRANSFER_ENCODING) => refuse(StatusCode::BAD_REQUEST, "no body, please\n"),
         Ok(found) => {
             range::normalise(request.headers_mut(), found.metadata.len());
             let mut headers = HeaderMap::new();

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rootstream::failure::Advise;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -63,10 +63,9 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
         GRACE,
     ));
     let mut dnsmasq = tokio::select! {
-        started = Dnsmasq::start(site, nodes) => started.advise(
-            format!("starting DHCP and TFTP on {}", network.interface()),
-            "another DHCP or TFTP server may run on this machine (ss -lunp), or the interface is missing (ip address)",
-        )?,
+        started = Dnsmasq::start(site, nodes) => {
+            started.with_context(|| format!("starting DHCP and TFTP on {}", network.interface()))?
+        }
         () = stop.asked() => return Ok(()),
     };
     let mut stdout = std::io::stdout();
@@ -93,7 +92,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
         () = stop.asked() => {}
     }
     match died {
-        Some(why) => bail!(why),
+        Some(why) => Err(why),
         None => stopped,
     }
 }

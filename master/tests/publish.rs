@@ -1,0 +1,178 @@
+//! From a built archive into the store.
+
+// Helpers of tests outside test functions: clippy.toml does not reach them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{RELEASE, TestSite, image, shell, stderr};
+
+fn site_with(archive: &[u8]) -> TestSite {
+    let site = TestSite::new("br0", "172.16.0.254/24");
+    site.built("compute", archive);
+    site
+}
+
+fn latest(site: &TestSite) -> serde_json::Value {
+    let pointer: serde_json::Value = serde_json::from_str(&site.read("store/compute/latest.json")).unwrap();
+    let manifest = format!("store/compute/{}", pointer["manifest"].as_str().unwrap());
+    serde_json::from_str(&site.read(&manifest)).unwrap()
+}
+
+#[test]
+fn other_tools_read_what_is_published_and_the_manifest_describes_it() {
+    let archive = image(&[("big", &[7; 10_000])]);
+    let site = site_with(&archive);
+    let plain = shell("tar tf \"$1\"", &site.path("built/compute.tar"));
+    for (format, command) in
+        [("tar.zst", "zstd -dcq \"$1\" | tar t"), ("tar.gz", "gzip -dc \"$1\" | tar t"), ("tar", "tar tf \"$1\"")]
+    {
+        let file = site.done(&["image", "publish", "compute", "--format", format]);
+        let path = site.path(file.trim());
+        assert!(file.trim().ends_with(format), "{file}");
+        assert_eq!(shell(command, &path), plain, "{format}");
+        let manifest = latest(&site);
+        let digest = shell("sha256sum < \"$1\"", &path);
+        assert_eq!(manifest["sha256"], digest.split_whitespace().next().unwrap());
+        assert_eq!(manifest["size"], path.metadata().unwrap().size());
+        assert_eq!(manifest["file"], path.file_name().unwrap().to_str().unwrap());
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o644);
+    }
+    let manifest = latest(&site);
+    assert_eq!(manifest["kernels"], serde_json::json!([RELEASE]));
+    assert_eq!(manifest["init"], "/sbin/init");
+    assert_eq!(manifest["largest_file"], 10_000);
+    assert_eq!(manifest["inodes"], 11);
+    let sizes = shell(
+        "tar tvf \"$1\" | awk '{b+=$3; p+=int(($3+4095)/4096)} END {print b, p}'",
+        &site.path("built/compute.tar"),
+    );
+    assert_eq!(sizes.trim(), format!("{} {}", manifest["unpacked_bytes"], manifest["unpacked_pages"]));
+    let listed: serde_json::Value = serde_json::from_str(&site.done(&["image", "list", "--json"])).unwrap();
+    assert_eq!(listed[0]["latest"]["build"], manifest["build"]);
+}
+
+#[test]
+fn the_same_archive_gives_the_same_bytes() {
+    let site = site_with(&image(&[("noise", &noise(9_000_000))]));
+    for format in ["tar.zst", "tar.gz"] {
+        let digests = [0; 2].map(|_| {
+            site.done(&["image", "publish", "compute", "--format", format]);
+            latest(&site)["sha256"].as_str().unwrap().to_owned()
+        });
+        assert_eq!(digests[0], digests[1], "{format}");
+    }
+}
+
+/// Bytes that do not compress, always the same.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+// M7
+#[test]
+fn a_kill_while_publishing_leaves_the_older_build_whole() {
+    let site = site_with(&image(&[]));
+    site.done(&["image", "publish", "compute"]);
+    let before = latest(&site);
+    site.built("compute", &image(&[("noise", &noise(80_000_000))]));
+    let mut publish = site
+        .command()
+        .args(["image", "publish", "compute"])
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let folder = site.path("store/compute");
+    let half_written = || {
+        fs::read_dir(&folder).unwrap().flatten().any(|entry| {
+            entry.file_name().to_string_lossy().starts_with(".aside-") && entry.metadata().is_ok_and(|m| m.size() > 0)
+        })
+    };
+    let started = Instant::now();
+    while !half_written() {
+        assert!(started.elapsed() < Duration::from_secs(60), "it never began to write");
+        assert!(publish.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    publish.kill().unwrap();
+    publish.wait().unwrap();
+    assert_eq!(latest(&site), before);
+    let names: Vec<_> =
+        fs::read_dir(&folder).unwrap().flatten().map(|e| e.file_name().into_string().unwrap()).collect();
+    let builds: Vec<_> = names.iter().filter(|n| !n.starts_with('.') && *n != "latest.json").collect();
+    assert_eq!(builds.len(), 2, "one image and its manifest: {names:?}");
+    // The next one clears away what was left.
+    site.done(&["image", "publish", "compute"]);
+    assert!(!half_written());
+    assert_ne!(latest(&site), before);
+}
+
+#[test]
+fn an_image_with_secrets_is_published_only_when_told_to() {
+    let site = site_with(&image(&[("etc/munge/munge.key", b"x"), ("etc/ssh/ssh_host_rsa_key", b"x")]));
+    let output = site.run(&["image", "publish", "compute"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("/etc/munge/munge.key") && said.contains("/etc/ssh/ssh_host_rsa_key"), "{said}");
+    assert!(!site.path("store/compute/latest.json").exists());
+    site.done(&["image", "publish", "compute", "--allow-secrets"]);
+}
+
+#[test]
+fn a_build_that_nothing_changed_for_is_not_repeated() {
+    // mmdebstrap is not there to be found, so an attempt to build shows.
+    let site = TestSite::new("br0", "172.16.0.254/24");
+    let build = |words: &[&str]| {
+        let mut command: Command = site.command();
+        command.args(["image", "build", "compute"]).args(words).env("PATH", "/nonexistent").output().unwrap()
+    };
+    let first = build(&[]);
+    assert!(stderr(&first).contains("apt-get install mmdebstrap"), "{}", stderr(&first));
+    assert_eq!(first.status.code(), Some(1));
+    assert!(!site.path("built/compute.tar").exists());
+    let fake = site.path("bin");
+    fs::create_dir(&fake).unwrap();
+    let archive = site.path("archive.tar");
+    fs::write(&archive, image(&[])).unwrap();
+    // The output is the last word but one.
+    let script = format!(
+        "#!/bin/sh\necho 'I: running...' >&2\nwhile [ $# -gt 2 ]; do shift; done\ncat '{}' > \"$1\"\necho ran >> '{}'\n",
+        archive.display(),
+        site.path("ran").display()
+    );
+    fs::write(fake.join("mmdebstrap"), script).unwrap();
+    shell("chmod +x \"$1/mmdebstrap\"", &fake);
+    let path = format!("{}:{}", fake.display(), std::env::var("PATH").unwrap());
+    let build = |words: &[&str]| {
+        let output =
+            site.command().args(["image", "build", "compute"]).args(words).env("PATH", &path).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        site.read("ran").lines().count()
+    };
+    assert_eq!(build(&[]), 1);
+    assert_eq!(build(&[]), 1);
+    assert_eq!(build(&["--force"]), 2);
+    let recipe = site.read("images/compute.toml");
+    fs::create_dir(site.path("files")).unwrap();
+    fs::write(site.path("files/motd"), "hello").unwrap();
+    fs::write(
+        site.path("images/compute.toml"),
+        format!("{recipe}\n[[files]]\nfrom = 'files/motd'\nto = '/etc/motd'\n"),
+    )
+    .unwrap();
+    assert_eq!(build(&[]), 3);
+    assert_eq!(build(&[]), 3);
+    fs::write(site.path("files/motd"), "hello again").unwrap();
+    assert_eq!(build(&[]), 4);
+}
