@@ -13,6 +13,7 @@ IMAGE ?= debian
 NET ?= tap
 ACCEL ?= tcg
 HOLD ?= 0
+RUNS ?= 5
 
 # Asked before anything is built; $(error) exits 2.
 allowed = $(shell sed -n 's/^$(1) //p' qemu/choices.txt)
@@ -31,8 +32,9 @@ boot: lab ## netboot a Debian node: [FIRMWARE=] [SERVERS=] [NODES=] [POWER=] [TR
 init: deps ## build the static agent, target/x86_64-unknown-linux-musl/release/init
 	$(CARGO) build --release --target $(TARGET) -p rootstream --bin init
 
+# With --workspace everywhere each crate is compiled once for development, with one set of features.
 lab: init
-	$(CARGO) build -p rootstream-master -p rootstream-lab
+	$(CARGO) build --workspace
 
 site: lab ## build the lab's image, kernel and initramfs without booting them
 	target/debug/lab site --init $(INIT)
@@ -51,10 +53,14 @@ test-fast: lint ## lint, unit and namespace tests
 	$(CARGO) test --workspace
 
 test: test-fast lab ## all that continuous integration runs: test-fast, one whole boot, the failure boots
-	$(CARGO) test --features netboot --test netboot -- --test-threads=1 --nocapture
+	$(CARGO) test --workspace --features rootstream/netboot --test netboot -- --test-threads=1 --nocapture
+
+bench: site ## the agent against the pipelines it replaces, on the lab's image: [RUNS=5]
+	$(CARGO) build -p rootstream-bench
+	target/debug/bench $(INIT) build/lab/site/built/compute.tar $(RUNS)
 
 clean: ## remove everything that was built
 	$(CARGO) clean
 	rm -rf build
 
-.PHONY: help boot init lab site deps docs lint test-fast test clean
+.PHONY: help bench boot init lab site deps docs lint test-fast test clean

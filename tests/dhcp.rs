@@ -185,7 +185,7 @@ fn without_a_server_the_failure_names_port_and_mac() {
         let failure = Failure::from_error(&error);
         assert_eq!(failure.what, "no DHCP server answered on eth0 (52:54:00:ac:10:01)");
         let (before, after) = failure.why.split_once("carrier after 0.").expect(&failure.why);
-        assert_eq!(before, "eth0 (52:54:00:ac:10:01) (veth): ");
+        assert_eq!(before, "eth0 (52:54:00:ac:10:01, veth): ");
         assert!(after.ends_with(" s, 2 DISCOVERs sent, 0 DHCP frames received, servers seen: none"), "{after}");
         assert!(failure.todo.contains("knows 52:54:00:ac:10:01"), "{}", failure.todo);
         assert!(!ports_and_routes().port("eth0").up);
@@ -203,7 +203,7 @@ fn without_carrier_the_failure_says_so() {
         let error = bring_up(&Settings { carrier: Duration::from_secs(2), ..settings() }).unwrap_err();
         let failure = Failure::from_error(&error);
         assert_eq!(failure.what, "no carrier on eth0 (52:54:00:ac:10:01)");
-        assert_eq!(failure.why, "eth0 (52:54:00:ac:10:01) (veth): never had carrier");
+        assert_eq!(failure.why, "eth0 (52:54:00:ac:10:01, veth): never had carrier");
         assert_eq!(lines("net: waiting"), ["net: waiting for carrier on eth0 (52:54:00:ac:10:01): 1 s of 2 s"]);
         assert!(!ports_and_routes().port("eth0").up);
     });
@@ -385,6 +385,28 @@ fn a_lost_ack_makes_another_request() {
     lab.node(|| {
         bring_up(&settings()).unwrap();
         assert_eq!(lines("dhcp: eth0: REQUEST").len(), 2);
+    });
+}
+
+/// As clouds do it: the router is outside of the subnet of one address, and on the link by a route.
+#[test]
+fn a_router_on_the_link_by_option_121_is_used() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    lab.script("srv0", |message| {
+        let kind = if message.kind == Kind::Discover { Kind::Offer } else { Kind::Ack };
+        let routes = [32, 172, 16, 0, 254, 0, 0, 0, 0, 0, 172, 16, 0, 254];
+        let answer = reply(kind, message, [172, 16, 0, 254], [10, 9, 8, 7]);
+        vec![answer.with(option::SUBNET_MASK, [255; 4]).with(option::CLASSLESS_ROUTES, routes)]
+    });
+    lab.node(|| {
+        let before = ports_and_routes();
+        let network = bring_up(&settings()).unwrap();
+        let seen = ports_and_routes();
+        assert_eq!(seen.port("eth0").addresses, ["10.9.8.7/32"]);
+        assert_eq!(seen.routes, ["172.16.0.254 on link", "default via 172.16.0.254"]);
+        network.leave().unwrap();
+        assert_eq!(ports_and_routes(), before);
     });
 }
 

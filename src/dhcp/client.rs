@@ -119,7 +119,9 @@ pub struct Client {
     random: Random,
     state: State,
     xid: u32,
-    /// Set by the first DISCOVER: what `secs` counts from.
+    /// Of the latest DISCOVER; a REQUEST carries the same, so that relays treat both alike.
+    secs: u16,
+    /// When the first DISCOVER was sent: what `secs` counts from.
     began: Option<Duration>,
     last_discover: Option<Duration>,
     /// NAKs, refused ACKs and unanswered REQUESTs since the last carrier.
@@ -138,6 +140,7 @@ impl Client {
             random: Random(seed),
             state: State::NoCarrier,
             xid: 0,
+            secs: 0,
             began: None,
             last_discover: None,
             failures: 0,
@@ -221,16 +224,9 @@ impl Client {
             return vec![Action::Ignore(Ignored::OtherClient)];
         }
         let server = message.address(option::SERVER);
-        if let Some(server) = server.filter(|_| self.tally.servers.len() < MAX_SERVERS) {
-            self.tally.servers.insert(server);
-        }
+        let new = server.filter(|_| self.tally.servers.len() < MAX_SERVERS).filter(|s| self.tally.servers.insert(*s));
         match (&self.state, message.kind) {
             (State::Selecting { .. }, Kind::Offer) => self.offered(message, now),
-            // Too late to be chosen, but a second server is worth a line.
-            (State::Requesting { offer, .. }, Kind::Offer) if server != Some(offer.server) => {
-                let from = server.map_or("a server without identifier".to_owned(), |server| server.to_string());
-                vec![Action::Say(Level::Info, format!("late OFFER {} from {from} not taken", message.yiaddr))]
-            }
             (State::Requesting { offer, .. }, Kind::Ack) if server == Some(offer.server) => {
                 self.acknowledged(message, now)
             }
@@ -239,7 +235,11 @@ impl Client {
                 let said = message.text(option::TEXT).map(|text| format!(" ({})", lease::shown(&text)));
                 self.start_again(server, &format!("NAK from {server}{}", said.unwrap_or_default()), now)
             }
-            _ => vec![Action::Ignore(Ignored::Unexpected)],
+            // A second server is worth a line, once.
+            (_, kind) => {
+                let line = |server| Action::Say(Level::Info, format!("{kind} from {server} too, not taken"));
+                new.map(line).into_iter().chain([Action::Ignore(Ignored::Unexpected)]).collect()
+            }
         }
     }
 
@@ -300,6 +300,9 @@ impl Client {
     fn refuse(&mut self, what: &str, message: &Message, refusal: &Refusal) -> Action {
         let from = message.address(option::SERVER).map_or("an unnamed server".to_owned(), |s| s.to_string());
         let line = format!("{what} {} from {from} refused: {refusal}", message.yiaddr);
+        if self.tally.refused.as_ref() == Some(&line) {
+            return Action::Ignore(Ignored::Unexpected);
+        }
         self.tally.refused = Some(line.clone());
         Action::Say(Level::Warn, line)
     }
@@ -322,17 +325,18 @@ impl Client {
         }
         let wait = self.backoff(sent);
         self.state = State::Selecting { sent: sent + 1, resend: now + wait, choose: None, offers: Vec::new() };
-        self.began.get_or_insert(now);
+        let elapsed = now.saturating_sub(*self.began.get_or_insert(now));
+        self.secs = u16::try_from(elapsed.as_secs()).unwrap_or(u16::MAX);
         self.last_discover = Some(now);
         self.tally.discovers += 1;
         let line = format!("DISCOVER {} sent, the next in {:.1} s", sent + 1, wait.as_secs_f32());
-        vec![Action::Broadcast(self.message(Kind::Discover, now)), Action::Say(Level::Info, line)]
+        vec![Action::Broadcast(self.message(Kind::Discover)), Action::Say(Level::Info, line)]
     }
 
     fn request(&mut self, sent: u32, offer: Offer, now: Duration) -> Vec<Action> {
         let wait = self.backoff(sent);
         let message = self
-            .message(Kind::Request, now)
+            .message(Kind::Request)
             .with(option::REQUESTED_ADDRESS, offer.address.octets())
             .with(option::SERVER, offer.server.octets());
         let line = format!("REQUEST {} for {} sent to {}", sent + 1, offer.address, offer.server);
@@ -356,7 +360,7 @@ impl Client {
             + Duration::from_secs(2).mul_f64(self.random.unit())
     }
 
-    fn message(&self, kind: Kind, now: Duration) -> Message {
+    fn message(&self, kind: Kind) -> Message {
         let mut message = Message::request(kind, self.xid, self.identity.mac)
             .with(option::MAX_SIZE, MAX_SIZE.to_be_bytes())
             .with(option::VENDOR_CLASS, VENDOR_CLASS)
@@ -364,8 +368,7 @@ impl Client {
         if let Some(id) = &self.identity.client_id {
             message = message.with(option::CLIENT_ID, id.clone());
         }
-        let elapsed = now.saturating_sub(self.began.unwrap_or(now));
-        message.secs = u16::try_from(elapsed.as_secs()).unwrap_or(u16::MAX);
+        message.secs = self.secs;
         message
     }
 }
@@ -400,3 +403,6 @@ impl Random {
         f64::from(self.bits()) / f64::from(u32::MAX).next_up()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::wire::{Message, option};
 
@@ -38,8 +38,13 @@ pub struct Lease {
     pub mtu: Option<u16>,
     /// NTP servers (option 42).
     pub ntp: Vec<Ipv4Addr>,
-    /// Lease time; `None` is infinite.
+    /// Lease time; `None` is infinite. In seconds, when serialized.
+    #[serde(serialize_with = "in_seconds")]
     pub time: Option<Duration>,
+}
+
+fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs()).serialize(serializer)
 }
 
 /// Why an offer cannot be used at all.
@@ -278,6 +283,7 @@ mod tests {
         assert_eq!(lease.domain.as_deref(), Some("cluster.example"));
         assert_eq!(lease.mtu, Some(1400));
         assert_eq!(lease.time, Some(Duration::from_secs(3600)));
+        assert_eq!(serde_json::to_value(&lease).unwrap()["time"], 3600);
     }
 
     // F9

@@ -80,3 +80,6 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_be_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

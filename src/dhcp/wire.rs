@@ -4,6 +4,7 @@
 //! is an [`Ignored`], never half a message.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use super::{Ignored, Reader};
@@ -62,10 +63,25 @@ pub enum Kind {
 }
 
 impl Kind {
+    const NAMES: [(Self, &str); 8] = [
+        (Self::Discover, "DISCOVER"),
+        (Self::Offer, "OFFER"),
+        (Self::Request, "REQUEST"),
+        (Self::Decline, "DECLINE"),
+        (Self::Ack, "ACK"),
+        (Self::Nak, "NAK"),
+        (Self::Release, "RELEASE"),
+        (Self::Inform, "INFORM"),
+    ];
+
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Discover, Self::Offer, Self::Request, Self::Decline, Self::Ack, Self::Nak, Self::Release, Self::Inform]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        Self::NAMES.into_iter().map(|(kind, _)| kind).find(|kind| *kind as u8 == byte)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAMES.into_iter().find(|(kind, _)| kind == self).map_or("", |(_, name)| name))
     }
 }
 

@@ -52,6 +52,8 @@ enum End {
     /// Ask again for the whole file.
     AskWhole(&'static str),
     Trouble(Pause, String),
+    /// This mirror will never do.
+    Hopeless(String),
     Stop(Stop),
 }
 
@@ -90,6 +92,8 @@ struct Mirror {
     client: Client,
     /// Cleared when its answers to ranges are no use.
     ranges: bool,
+    /// Set when no further try can help.
+    hopeless: bool,
 }
 
 impl<'a> Fetch<'a> {
@@ -100,7 +104,8 @@ impl<'a> Fetch<'a> {
         account: &'a mut Account,
         out: Writer,
     ) -> Self {
-        let mirror = |url: &String| Mirror { client: Client::new(url, settings.stall, resolve), ranges: true };
+        let mirror =
+            |url: &String| Mirror { client: Client::new(url, settings.stall, resolve), ranges: true, hopeless: false };
         let mirrors = settings.urls.iter().map(mirror).collect();
         Self {
             settings,
@@ -123,7 +128,10 @@ impl<'a> Fetch<'a> {
     pub(super) fn run(mut self) -> Result<Fetched, Stop> {
         let mut turn = 0;
         loop {
-            let index = turn % self.mirrors.len().max(1);
+            let Some(index) = self.next_mirror(turn) else {
+                let todo = "give rootstream.image=http://SERVER/IMAGE.tar.gz";
+                return Err(Stop::Failed(refuse("no image was given", todo)));
+            };
             let url = self.settings.urls.get(index).cloned().unwrap_or_default();
             let before = self.have;
             self.news = Instant::now();
@@ -140,6 +148,18 @@ impl<'a> Fetch<'a> {
                     self.account.retries += 1;
                     continue;
                 }
+                End::Hopeless(why) => {
+                    if let Some(mirror) = self.mirrors.get_mut(index) {
+                        mirror.hopeless = true;
+                    }
+                    if self.next_mirror(turn).is_none() {
+                        let todo = "check rootstream.image= and how the server serves the file (curl -v shows it)";
+                        return Err(Stop::Failed(refuse(why, todo).context(format!("fetching {url}"))));
+                    }
+                    log::warn!("image: {url}: {why}; this mirror is given up");
+                    self.account.retries += 1;
+                    continue;
+                }
                 End::Trouble(pause, why) => (pause, why),
             };
             self.account.patience.charge(self.news.elapsed());
@@ -147,21 +167,33 @@ impl<'a> Fetch<'a> {
             self.account.retries += 1;
             // A fresh mirror is tried at once; a pause comes when each has had its turn.
             let fresh = turn % self.mirrors.len().max(1) != 0;
-            let Some(pause) = self.account.patience.pause(pause, received, random::bits(&url)) else {
+            let Some(time) = self.account.patience.pause(pause, received, random::bits(&url)) else {
                 return Err(Stop::Failed(given_up(&url, &why, self.settings, self.have)));
             };
             if fresh {
                 log::warn!("image: {url}: {why}; trying the next mirror");
                 continue;
             }
-            self.wait(&url, &why, pause)?;
+            self.wait(&url, &why, time, pause)?;
         }
     }
 
-    fn wait(&mut self, url: &str, why: &str, pause: Duration) -> Result<(), Stop> {
+    /// The first mirror from this turn on that is not hopeless.
+    fn next_mirror(&self, turn: usize) -> Option<usize> {
+        let count = self.mirrors.len();
+        (0..count)
+            .map(|step| (turn % count + step) % count)
+            .find(|index| self.mirrors.get(*index).is_some_and(|mirror| !mirror.hopeless))
+    }
+
+    fn wait(&mut self, url: &str, why: &str, pause: Duration, kind: Pause) -> Result<(), Stop> {
         let seconds = pause.as_secs_f64();
-        log::warn!("image: {url}: {why}; {} bytes so far, next try in {seconds:.1} s", self.have);
-        self.progress.note(Some(format!("{why}, waiting {seconds:.0} s")));
+        let waiting = match kind {
+            Pause::Queued(_) => format!("queued, {seconds:.0} s"),
+            _ => format!("next try in {seconds:.1} s"),
+        };
+        log::warn!("image: {url}: {why}; {} bytes so far, {waiting}", self.have);
+        self.progress.note(Some(format!("{why}, {waiting}")));
         self.account.patience.charge(pause);
         let slept = self.out.sleep(pause);
         self.progress.note(None);
@@ -171,15 +203,14 @@ impl<'a> Fetch<'a> {
     /// One request and as much of its body as comes.
     fn attempt(&mut self, index: usize) -> Result<End, End> {
         let Some(mirror) = self.mirrors.get(index) else {
-            let todo = "give rootstream.image=http://SERVER/IMAGE.tar.gz";
-            return Err(End::Stop(Stop::Failed(refuse("no image was given", todo))));
+            return Err(End::Hopeless("there is no such mirror".to_owned()));
         };
         let ranged = self.have > 0 && mirror.ranges;
         let resume = self.version.strong().filter(|_| ranged).map(|strong| (self.have, strong));
         let asked_whole = resume.is_none();
         let response = match mirror.client.get(resume) {
             Ok(response) => response,
-            Err(refusal) => return Err(self.refused(index, refusal)),
+            Err(refusal) => return Err(refused(&refusal)),
         };
         let verdict = judge(self.have, &self.version, &response.answer, index == self.origin);
         log::debug!("image: {}: {:?}: {verdict:?}", response.url, response.answer);
@@ -198,24 +229,6 @@ impl<'a> Fetch<'a> {
             }
         };
         self.receive(index, response, skip, compare)
-    }
-
-    fn refused(&mut self, index: usize, refusal: Refusal) -> End {
-        let why = refusal.to_string();
-        match refusal {
-            Refusal::Passing(_) => End::Trouble(Pause::Backoff, why),
-            Refusal::Status(_) => End::Trouble(Pause::Slow, why),
-            Refusal::Busy(_, None) => End::Trouble(Pause::Slow, why),
-            Refusal::Busy(_, Some(after)) => {
-                let why = format!("{why}; queued, {} s", after.as_secs());
-                End::Trouble(Pause::Queued(after), why)
-            }
-            Refusal::Permanent(_) => {
-                let url = self.settings.urls.get(index).map_or("", String::as_str);
-                let todo = "check rootstream.image= and how the server serves the file (curl -v shows it)";
-                End::Stop(Stop::Failed(refuse(why, todo).context(format!("fetching {url}"))))
-            }
-        }
     }
 
     fn receive(&mut self, index: usize, response: Response, skip: u64, compare: bool) -> Result<End, End> {
@@ -266,13 +279,24 @@ impl<'a> Fetch<'a> {
 
     /// From now on this mirror's names for the file are ours.
     fn adopt(&mut self, index: usize, answer: Answer) {
-        let (Answer::Whole(version) | Answer::Part { version, .. }) = answer else { return };
-        let total = version.total.or(self.version.total);
-        self.version = Version { total, ..version };
+        self.version = match answer {
+            Answer::Whole(version) => version,
+            Answer::Part { version, .. } => Version { total: version.total.or(self.version.total), ..version },
+            Answer::Useless(_) => return,
+        };
         self.origin = index;
-        if let Some(total) = total {
-            self.progress.total(total);
-        }
+        self.progress.total(self.version.total.unwrap_or(0));
+    }
+}
+
+/// What a refusal means for the tries to come.
+fn refused(refusal: &Refusal) -> End {
+    let why = refusal.to_string();
+    match refusal {
+        Refusal::Passing(_) => End::Trouble(Pause::Backoff, why),
+        Refusal::Status(_) | Refusal::Busy(_, None) => End::Trouble(Pause::Slow, why),
+        Refusal::Busy(_, Some(after)) => End::Trouble(Pause::Queued(*after), why),
+        Refusal::Permanent(_) => End::Hopeless(why),
     }
 }
 

@@ -15,6 +15,9 @@ use super::Resolve;
 use super::resume::{self, Answer, Version};
 
 const REDIRECTS: u32 = 5;
+/// Room for received bytes. The limit for a head has to be the same: after a 1xx answer ureq
+/// compares it with all that has been received, the beginning of the image included.
+const BUFFER: usize = 128 * 1024;
 
 /// Makes requests to one mirror.
 pub(super) struct Client {
@@ -63,6 +66,8 @@ impl Client {
             .proxy(None)
             .max_redirects(REDIRECTS)
             .max_idle_connections(0)
+            .input_buffer_size(BUFFER)
+            .max_response_header_size(BUFFER)
             .user_agent(concat!("rootstream/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .timeout_resolve(Some(stall))
@@ -212,6 +217,39 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Resolve for Nobody {
+        fn resolve(&self, _: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
+            anyhow::bail!("nobody knows, port {port}")
+        }
+    }
+
+    // F30
+    #[test]
+    fn a_redirect_never_leaves_https() {
+        let ask = |secure, uri: &str| {
+            let names = Names { resolve: Arc::new(Nobody), secure };
+            let timeout = NextTimeout {
+                after: Duration::from_secs(1).into(),
+                reason: ureq::Timeout::Resolve,
+                ..NextTimeout::default()
+            };
+            match names.resolve(&uri.parse().unwrap(), &ureq::config::Config::default(), timeout) {
+                Ok(addresses) => addresses[0].to_string(),
+                Err(error) => format!("{:?}", refusal(error)),
+            }
+        };
+        assert_eq!(ask(false, "http://10.0.0.1/x"), "10.0.0.1:80");
+        assert_eq!(ask(false, "http://[fd00::1]:8080/x"), "[fd00::1]:8080");
+        assert_eq!(ask(false, "https://10.0.0.1/x"), "10.0.0.1:443");
+        assert_eq!(ask(true, "https://10.0.0.1/x"), "10.0.0.1:443");
+        assert!(ask(true, "http://10.0.0.1/x").starts_with("Permanent"));
+        assert!(ask(false, "ftp://10.0.0.1/x").starts_with("Permanent"));
+        assert_eq!(ask(false, "http://name/x"), "Passing(\"resolving name: nobody knows, port 80\")");
+    }
 
     // F22
     #[test]

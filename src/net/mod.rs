@@ -110,9 +110,13 @@ impl Network {
     /// # Errors
     /// netlink refuses.
     pub fn leave(self) -> anyhow::Result<()> {
-        configure::take_back(&self.links, &self.winner, &self.changes)
-            .and_then(|()| put_back(&self.links, vec![self.winner]))
-            .and_then(|()| self.loopback.put_back(&self.links))
+        // Each is tried, whatever becomes of the others.
+        let configured = configure::take_back(&self.links, &self.winner, &self.changes);
+        let ports = put_back(&self.links, vec![self.winner]);
+        let loopback = self.loopback.put_back(&self.links);
+        configured
+            .and(ports)
+            .and(loopback)
             .with_context(|| format!("leaving {} ({}) as it was found", self.port, Mac(self.mac)))
     }
 }
@@ -169,10 +173,9 @@ fn put_back(links: &Links, mut ports: Vec<Port>) -> anyhow::Result<()> {
     if released > 0 {
         thread::sleep(LINGER);
     }
-    for port in &ports {
-        port.put_back(links).with_context(|| format!("taking down {}", port.title()))?;
-    }
-    Ok(())
+    // One port that is gone keeps none of the others up.
+    let put_back = |port: &Port| port.put_back(links).with_context(|| format!("taking down {}", port.title()));
+    ports.iter().map(put_back).fold(Ok(()), Result::and)
 }
 
 fn complain(put_back: anyhow::Result<()>) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(super) struct Port {
     driver: Option<String>,
     socket: Option<Socket>,
     /// Why the port cannot take part.
-    broken: Option<String>,
+    broken: Option<io::Error>,
     client: Client,
     carrier: bool,
     first_carrier: Option<Duration>,
@@ -58,7 +59,7 @@ impl Port {
         let up = if link.up { Ok(()) } else { links.set_up(link.index) };
         let (socket, broken) = match up.and_then(|()| Socket::open(link.index)) {
             Ok(socket) => (Some(socket), None),
-            Err(error) => (None, Some(error.to_string())),
+            Err(error) => (None, Some(error)),
         };
         let port = Self {
             link,
@@ -74,8 +75,8 @@ impl Port {
             bound: None,
         };
         match &port.broken {
-            None => log::info!("net: {} ({}) is up", port.title(), port.driver()),
-            Some(why) => log::warn!("net: {} ({}) cannot be brought up: {why}", port.title(), port.driver()),
+            None => log::info!("net: {} is up", port.full_title()),
+            Some(why) => log::warn!("net: {} cannot be brought up: {why}", port.full_title()),
         }
         port
     }
@@ -97,13 +98,18 @@ impl Port {
         self.link.mtu
     }
 
-    fn driver(&self) -> &str {
-        self.driver.as_deref().unwrap_or("unknown driver")
+    /// We may not bring it up, or not listen on it.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.broken.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     }
 
     /// Name and MAC, as messages call the port.
     pub(super) fn title(&self) -> String {
         format!("{} ({})", self.link.name, Mac(self.mac))
+    }
+
+    fn full_title(&self) -> String {
+        format!("{} ({}, {})", self.link.name, Mac(self.mac), self.driver.as_deref().unwrap_or("unknown driver"))
     }
 
     pub(super) fn has_carrier(&self) -> bool {
@@ -198,7 +204,7 @@ impl Port {
     }
 
     /// Takes the port down if it was found down.
-    pub(super) fn put_back(&self, links: &Links) -> std::io::Result<()> {
+    pub(super) fn put_back(&self, links: &Links) -> io::Result<()> {
         if self.link.up {
             return Ok(());
         }
@@ -230,7 +236,7 @@ impl Port {
         let frame = frame::build(self.mac, to, source, destination, &message.to_bytes());
         // Retransmission mends what is lost here, too.
         if let Err(error) = socket.send(&frame) {
-            log::warn!("dhcp: {}: sending {:?}: {error}", self.link.name, message.kind);
+            log::warn!("dhcp: {}: sending {}: {error}", self.link.name, message.kind);
         }
     }
 
@@ -243,7 +249,7 @@ impl Port {
     /// What the port did and saw, in one line.
     pub(super) fn story(&self) -> String {
         let tally = self.client.tally();
-        let mut story = format!("{} ({}): ", self.title(), self.driver());
+        let mut story = format!("{}: ", self.full_title());
         match (&self.broken, self.first_carrier) {
             (Some(why), _) => return format!("{story}cannot be brought up: {why}"),
             (None, None) => return format!("{story}never had carrier"),

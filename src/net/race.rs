@@ -12,6 +12,7 @@ use super::link::{self, Links};
 use super::port::Port;
 use super::{Settings, verdict};
 use crate::dhcp::Lease;
+use crate::failure::refuse;
 
 /// How often the ports are looked at: new ones, carrier.
 const LOOK: Duration = Duration::from_millis(50);
@@ -29,8 +30,9 @@ pub(super) fn run(links: &Links, settings: &Settings, ports: &mut Vec<Port>) -> 
     loop {
         let now = started.elapsed();
         if now >= next_look {
-            look(links, settings, ports, now)?;
-            next_look = now + LOOK;
+            // Right after it was brought up, a port may have carrier.
+            let more = look(links, settings, ports, now)?;
+            next_look = if more { now } else { now + LOOK };
         }
         for port in ports.iter_mut() {
             port.tick(now);
@@ -68,12 +70,13 @@ impl Phase {
     fn of(ports: &[Port], settings: &Settings) -> Self {
         match ports.iter().filter_map(Port::first_carrier).min() {
             None => Self { carrier: false, since: Duration::ZERO, end: settings.carrier },
-            Some(since) => Self { carrier: true, since, end: since + settings.dhcp },
+            Some(since) => Self { carrier: true, since, end: since.saturating_add(settings.dhcp) },
         }
     }
 
     fn word(&self, ports: &[Port], now: Duration) -> String {
-        let time = format!("{} s of {} s", (now - self.since).as_secs(), (self.end - self.since).as_secs());
+        let waited = now.saturating_sub(self.since).as_secs_f32();
+        let time = format!("{waited:.0} s of {} s", self.end.saturating_sub(self.since).as_secs());
         let named = |with: bool| {
             let titles: Vec<String> = ports.iter().filter(|p| p.has_carrier() == with).map(Port::title).collect();
             titles.join(", ")
@@ -88,13 +91,14 @@ impl Phase {
     }
 }
 
-/// Takes in new ports and notes the carrier of all.
-fn look(links: &Links, settings: &Settings, ports: &mut Vec<Port>, now: Duration) -> anyhow::Result<()> {
+/// Notes the carrier of all ports and takes in new ones; true when there were any.
+fn look(links: &Links, settings: &Settings, ports: &mut Vec<Port>, now: Duration) -> anyhow::Result<bool> {
     let list = links.list().context("listing network ports")?;
     for port in ports.iter_mut() {
         let carrier = list.iter().any(|link| link.index == port.index() && link.carrier);
         port.carrier(carrier, now);
     }
+    let known = ports.len();
     for link in list {
         let Some(mac) = link.mac.filter(|_| ports.iter().all(|port| port.index() != link.index)) else { continue };
         let driver = link::driver(Path::new("/sys"), &link);
@@ -102,7 +106,11 @@ fn look(links: &Links, settings: &Settings, ports: &mut Vec<Port>, now: Duration
             ports.push(Port::open(links, link, mac, driver, settings.client_id.option(mac)));
         }
     }
-    Ok(())
+    if let Some(port) = ports.iter().find(|port| port.is_forbidden()) {
+        let what = format!("this user may not bring up {} and listen on it", port.title());
+        return Err(refuse(what, "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW"));
+    }
+    Ok(ports.len() > known)
 }
 
 /// Sleeps until a frame comes, at most `time`.

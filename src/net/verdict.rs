@@ -40,7 +40,7 @@ pub(super) fn no_lease(
             format!("no DHCP server answered on {}", titles(with_carrier)),
             format!(
                 "check that a DHCP server runs for this network and knows {}, that the switch port is in the right \
-                 VLAN, and its spanning tree; rootstream.dhcp= waits longer than {} s",
+                 VLAN and forwards at once (spanning tree); rootstream.dhcp= waits longer than {} s",
                 macs.join(", "),
                 settings.dhcp.as_secs()
             ),

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::io::Write;
 use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -85,6 +84,8 @@ impl Lab {
         ip(&format!("link add {end} type veth peer name {port} address {mac} netns {node}")).unwrap();
         ip(&format!("addr add {address} dev {end}")).unwrap();
         ip(&format!("link set {end} up")).unwrap();
+        // What is for one host must be sent to its MAC.
+        fs::write(format!("/proc/sys/net/ipv4/conf/{end}/drop_unicast_in_l2_multicast"), "1").unwrap();
     }
 
     /// Runs `work` on the node.
@@ -194,7 +195,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::io::stdout().write_all(&fs::read(&self.log).unwrap_or_default());
+        // Printed so that libtest keeps it for tests that fail.
+        print!("{}", fs::read_to_string(&self.log).unwrap_or_default());
     }
 }
 

@@ -1,0 +1,30 @@
+//! What the tests of the image engine share.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rootstream::image::{self, Resolve, Settings, Unpack, VerifiedRoot};
+
+/// Knows one name, `localhost`.
+#[derive(Debug)]
+struct Hosts;
+
+impl Resolve for Hosts {
+    fn resolve(&self, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
+        anyhow::ensure!(host == "localhost", "no such host");
+        Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])
+    }
+}
+
+/// Settings that lose patience quickly.
+pub(crate) fn settings(urls: &[String]) -> Settings {
+    Settings { urls: urls.to_vec(), sha256: None, stall: Duration::from_millis(400), retry: Duration::from_secs(2) }
+}
+
+/// `image::install` with a resolver for tests.
+pub(crate) fn install(settings: &Settings, owners: bool, root: &Path) -> anyhow::Result<VerifiedRoot> {
+    let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
+    image::install(settings, Unpack { owners }, &resolver, root)
+}
