@@ -28,6 +28,7 @@ pub const IMAGE: &str = "compute";
 
 const SITE_TOML: &str = include_str!("../site/site.toml");
 const IMAGE_TOML: &str = include_str!("../site/compute.toml");
+const PATIENCE_CONF: &str = include_str!("../site/patience.conf");
 
 /// The lab's files and the companion that works on them.
 #[derive(Debug)]
@@ -73,6 +74,9 @@ impl Site {
         }
         write_changed(&folder.join("site.toml"), SITE_TOML)?;
         write_changed(&folder.join("images").join(format!("{IMAGE}.toml")), IMAGE_TOML)?;
+        let files = folder.join("files");
+        fs::create_dir_all(&files).with_context(|| format!("creating {}", files.display()))?;
+        write_changed(&files.join("patience.conf"), PATIENCE_CONF)?;
         ssh::make_key_pair(&self.key())?;
         run(self.command().args(["image", "build", IMAGE]))?;
         let built = folder.join("built").join(format!("{IMAGE}.json"));
