@@ -1,8 +1,6 @@
 CARGO ?= cargo
 TARGET := x86_64-unknown-linux-musl
 INIT := target/$(TARGET)/release/init
-# The last line that `make -C DIR boot` prints is the boot's.
-MAKEFLAGS += --no-print-directory
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
 # What `make boot` boots. The values that work are in qemu/choices.txt.
