@@ -52,7 +52,7 @@ fn without_a_dhcp_server_a_node_says_so() {
     assert!(why.ends_with(" DISCOVERs sent, 0 DHCP frames received, servers seen: none"), "{why}");
     let expected = format!(
         "  what to do: check that a DHCP server runs for this network and knows {MAC}, that the switch port is in \
-         the right VLAN, and its spanning tree; rootstream.dhcp= waits longer than 10 s"
+         the right VLAN and forwards at once (spanning tree); rootstream.dhcp= waits longer than 10 s"
     );
     assert_eq!((todo, now), (expected, NOW.into()));
 }
@@ -213,7 +213,7 @@ fn find(folder: &Path, wanted: impl Fn(&str) -> bool) -> PathBuf {
 /// Runs a target of the Makefile as a user would; passes on what it prints and returns its stdout.
 fn make(target: &str) -> String {
     let mut make = Command::new("make");
-    make.arg("--directory").arg(env!("CARGO_MANIFEST_DIR")).arg(target).stdout(Stdio::piped());
+    make.current_dir(env!("CARGO_MANIFEST_DIR")).arg(target).stdout(Stdio::piped());
     // Of the make that runs this test, when there is one.
     let mut child = make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").spawn().unwrap();
     let mut output = String::new();
