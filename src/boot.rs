@@ -11,7 +11,7 @@ use crate::cmdline::{Config, Step};
 use crate::handover::{self, Ready};
 use crate::image::{self, Unpack};
 use crate::modules::Loaded;
-use crate::report::{Port, Record, mac_text};
+use crate::report::Record;
 use crate::{modules, mounts, net, rescue};
 
 /// Where the image is unpacked.
@@ -30,8 +30,7 @@ pub fn boot(config: &Config, record: &mut Record) -> Result<Ready> {
     stop_before(config, Step::Net);
     let network = record.step("network", |record| {
         let network = net::bring_up(&config.net).inspect_err(|_| say_missing(&loaded))?;
-        record.port = Some(Port { name: network.port.clone(), mac: mac_text(network.mac) });
-        record.lease = Some(network.lease.clone());
+        record.set_network(&network);
         Ok(network)
     })?;
 

@@ -11,6 +11,7 @@ use crate::checks::Checks;
 use crate::dhcp::Lease;
 use crate::failure::Failure;
 use crate::image::{Facts, Trust};
+use crate::net::{Mac, Network};
 
 /// Version of the record's form.
 const SCHEMA: u32 = 1;
@@ -110,6 +111,12 @@ impl Record {
         outcome
     }
 
+    /// Takes over what is known about the network.
+    pub fn set_network(&mut self, network: &Network) {
+        self.port = Some(Port { name: network.port.clone(), mac: Mac(network.mac).to_string() });
+        self.lease = Some(network.lease.clone());
+    }
+
     /// Takes over what is known about the image.
     pub fn set_image(&mut self, facts: &Facts) {
         self.trust = facts.trust;
@@ -134,11 +141,6 @@ impl Record {
 /// Time since the kernel started.
 pub fn since_kernel_start() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
-}
-
-/// A MAC as people write it.
-pub fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 
 #[cfg(test)]

@@ -233,8 +233,11 @@ fn a_stalled_or_trickling_transfer_is_resumed() {
             }
             Ok(())
         });
+        let mut settings = common::settings(&[server.url("/image.tar.gz")]);
+        settings.stall = Duration::from_millis(400);
+        settings.retry = Duration::from_secs(20);
         let start = Instant::now();
-        let (root, _) = install(&server).unwrap();
+        let (root, _) = install_with(&settings).unwrap();
         check(root.path(), 4);
         assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
         let from = server.requests()[1].from().unwrap();

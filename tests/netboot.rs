@@ -4,26 +4,31 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail as tests do")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use rootstream_lab::bound::Bound;
+use rootstream_lab::faulty::{Server, answer, head};
 use rootstream_lab::machine::Machine;
 use rootstream_lab::namespace::enter_private_network;
 use rootstream_lab::network::tap_with;
 use rootstream_lab::node::Node;
 use rootstream_lab::packages::build_dir;
 use rootstream_lab::transcript::Transcript;
+use rootstream_lab::tree::compare_trees;
 
 /// The timeline of a whole boot, in the order a node takes it.
 const STEPS: [&str; 11] =
     ["power-on", "DHCP", "TFTP", "kernel", "/init", "modules", "lease", "image", "switch_root", "login", "ssh"];
 
 const MAC: &str = "52:54:00:ac:10:01";
+/// The last line of every message here.
+const NOW: &str = "  now: switching off (rootstream.onfail=)";
 const IMAGE: &str = "rootstream.image=http://172.16.0.254/i.tar";
 
 #[test]
@@ -41,7 +46,15 @@ fn a_node_boots_from_firmware_to_ssh() {
 #[test]
 fn without_a_dhcp_server_a_node_says_so() {
     let message = in_private_network(|| boot_failure(&format!("{IMAGE} rootstream.dhcp=10s"), |_| ()));
-    assert_eq!(message, [""]);
+    let [what, why, todo, now] = message.try_into().unwrap();
+    assert_eq!(what, format!("boot failed: no DHCP server answered on eth0 ({MAC})"));
+    assert!(why.starts_with(&format!("  why: eth0 ({MAC}, virtio_net): carrier after ")), "{why}");
+    assert!(why.ends_with(" DISCOVERs sent, 0 DHCP frames received, servers seen: none"), "{why}");
+    let expected = format!(
+        "  what to do: check that a DHCP server runs for this network and knows {MAC}, that the switch port is in \
+         the right VLAN, and its spanning tree; rootstream.dhcp= waits longer than 10 s"
+    );
+    assert_eq!((todo, now), (expected, NOW.into()));
 }
 
 // F21
@@ -49,10 +62,16 @@ fn without_a_dhcp_server_a_node_says_so() {
 fn an_image_that_is_not_there_is_named() {
     let message = in_private_network(|| {
         let _dhcp = dhcp();
-        serve(|stream| respond(stream, "404 Not Found", b""));
+        let _http = serve(|stream| answer(stream, "404 Not Found", &[], b""));
         boot_failure(&format!("{IMAGE} rootstream.retry=5s"), |_| ())
     });
-    assert_eq!(message, [""]);
+    let expected = [
+        "boot failed: installing the image http://172.16.0.254/i.tar",
+        "  why: fetching http://172.16.0.254/i.tar: the server answered 404 Not Found",
+        "  what to do: check the URL, the server and the network to it; tried for 5 s (rootstream.retry=)",
+        NOW,
+    ];
+    assert_eq!(message, expected);
 }
 
 // F61
@@ -66,10 +85,16 @@ fn an_image_without_init_is_refused() {
     let archive = archive.into_inner().unwrap();
     let message = in_private_network(move || {
         let _dhcp = dhcp();
-        serve(move |stream| respond(stream, "200 OK", &archive));
+        let _http = serve(move |stream| answer(stream, "200 OK", &[], &archive));
         boot_failure(IMAGE, |_| ())
     });
-    assert_eq!(message, [""]);
+    let expected = [
+        "boot failed: the image http://172.16.0.254/i.tar has no usable init at /sbin/init",
+        "  why: /sbin/init is not there: No such file or directory (os error 2)",
+        "  what to do: put an init into the image (package systemd-sysv, say), or name another with init=",
+        NOW,
+    ];
+    assert_eq!(message, expected);
 }
 
 // F56
@@ -79,18 +104,45 @@ fn a_worker_that_the_kernel_kills_is_reported() {
         let _dhcp = dhcp();
         let (asked, request) = mpsc::channel();
         // The image is held back: the worker waits for it when it dies.
-        serve(move |stream| {
-            let head = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n");
-            head.and_then(|()| asked.send(stream.try_clone()?).map_err(std::io::Error::other)).unwrap();
+        let _http = serve(move |stream| {
+            head(stream, "200 OK", &[], Some(1 << 20))?;
+            asked.send(stream.try_clone()?).map_err(std::io::Error::other)
         });
         boot_failure(&format!("{IMAGE} sysrq_always_enabled"), |machine| {
-            let _held = request.recv().unwrap();
+            let _held = request.recv_timeout(Duration::from_secs(300)).unwrap();
             // The kernel's out-of-memory killer, by hand.
             machine.sysrq(b'f').unwrap();
             machine.wait_for("boot failed").unwrap();
         })
     });
-    assert_eq!(message, [""]);
+    let [what, why, todo, now] = message.try_into().unwrap();
+    assert_eq!(what, "boot failed: the process that boots the node died");
+    let start = "  why: it was killed (SIGKILL), most likely because memory ran out; MemTotal: ";
+    assert!(why.starts_with(start) && why.ends_with(" kB"), "{why}");
+    let expected = "  what to do: give the node more memory, or make the image smaller; \
+        the kernel log above shows what it killed";
+    assert_eq!((todo.as_str(), now.as_str()), (expected, NOW));
+}
+
+// F51, F52
+#[test]
+fn rehearsing_the_debian_image_gives_what_gnu_tar_gives() {
+    make("site");
+    let store = build_dir().join("lab/site/store/compute");
+    let image = find(&store, |name| name.ends_with(".tar.zst"));
+    let (expected, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut tar = Command::new("tar");
+    tar.args(["--zstd", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(&image);
+    assert!(tar.arg("-C").arg(expected.path()).status().unwrap().success());
+    let bytes = fs::read(&image).unwrap();
+    let server = Server::start(move |_, stream| answer(stream, "200 OK", &[("ETag", "\"1\"")], &bytes)).unwrap();
+    let mut rehearse = Command::new(env!("CARGO_BIN_EXE_init"));
+    rehearse.args(["rehearse", "--cmdline", &format!("rootstream.image={}", server.url("/i.tar.zst")), "--root"]);
+    assert!(rehearse.arg(ours.path()).status().unwrap().success());
+    let differences = compare_trees(expected.path(), ours.path()).unwrap();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    // A Debian without these would prove little.
+    assert!(ours.path().join("usr/bin/su").exists() && ours.path().join("usr/lib/modules").exists());
 }
 
 /// Boots a node that powers off when it fails, runs `act` meanwhile, and returns the lines of its final
@@ -133,21 +185,10 @@ fn dhcp() -> Bound {
     Bound::start("dnsmasq", |c| c.args(words.split_whitespace())).unwrap()
 }
 
-/// An HTTP server on the master's address whose every answer is `answer`'s, after the request was read.
-fn serve(answer: impl Fn(&mut TcpStream) + Send + 'static) {
-    let listener = TcpListener::bind("172.16.0.254:80").unwrap();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().map(Result::unwrap) {
-            let head = BufReader::new(stream.try_clone().unwrap()).lines();
-            assert!(head.map(Result::unwrap).any(|line| line.is_empty()), "a request without an end");
-            answer(&mut stream);
-        }
-    });
-}
-
-fn respond(stream: &mut TcpStream, status: &str, body: &[u8]) {
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).unwrap();
+/// An HTTP server on the master's address.
+fn serve(answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Server {
+    let address = SocketAddr::from(([172, 16, 0, 254], 80));
+    Server::start_at(address, move |_, stream| answer(stream)).unwrap()
 }
 
 /// The kernel and the initramfs that the lab's nodes boot.
@@ -156,14 +197,17 @@ fn bootstrap() -> (&'static Path, &'static Path) {
     let (kernel, initramfs) = FILES.get_or_init(|| {
         make("site");
         let folder = build_dir().join("lab/site/tftp/compute");
-        let find = |start: &str| {
-            let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-            let named = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(start);
-            files.filter(named).max().unwrap_or_else(|| panic!("no {start}* in {}", folder.display()))
-        };
-        (find("vmlinuz-"), find("initramfs-"))
+        let starting = |start: &'static str| find(&folder, move |name| name.starts_with(start));
+        (starting("vmlinuz-"), starting("initramfs-"))
     });
     (kernel, initramfs)
+}
+
+/// The last file of a folder, by name, whose name is a wanted one.
+fn find(folder: &Path, wanted: impl Fn(&str) -> bool) -> PathBuf {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let named = files.filter(|entry| wanted(&entry.file_name().to_string_lossy())).map(|entry| entry.path());
+    named.max().unwrap_or_else(|| panic!("what the lab needs is not in {}", folder.display()))
 }
 
 /// Runs a target of the Makefile as a user would; passes on what it prints and returns its stdout.

@@ -17,7 +17,7 @@ use crate::image::build::{self, build};
 use crate::image::list;
 use crate::image::publish::{Format, publish};
 use crate::progress::megabytes;
-use crate::{aside, logger, starter, up};
+use crate::{aside, logger, say, starter, up};
 
 /// Boot stateless cluster nodes: images, kernel and initramfs, DHCP, TFTP and HTTP on one master.
 #[derive(Debug, Parser)]
@@ -204,7 +204,7 @@ pub fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rootstream: {}", explained(&error));
+            say::note(format_args!("rootstream: {}", explained(&error)));
             ExitCode::from(if error.downcast_ref::<Misconfigured>().is_some() { 2 } else { 1 })
         }
     }
@@ -223,7 +223,7 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Site(SiteCommand::New { dir, interface, address, range }) => {
             starter::create(dir, interface, *address, *range)?;
-            eprintln!("{}: made; look into site.toml and images/compute.toml", dir.display());
+            say::note(format_args!("{}: made; look into site.toml and images/compute.toml", dir.display()));
             Ok(())
         }
         Command::Node(NodeCommand::Add { name, mac, ip, image, parameters }) => {
@@ -241,7 +241,7 @@ fn run(cli: &Cli) -> Result<()> {
         }
         Command::Image(ImageCommand::Publish { name, format, secrets }) => {
             let manifest = publish(&site()?, name, *format, secrets.allow_secrets)?;
-            println!("store/{name}/{}", manifest.file);
+            say::result(format_args!("store/{name}/{}", manifest.file));
             Ok(())
         }
         Command::Image(ImageCommand::List { json }) => list_images(&site()?, *json),
@@ -255,8 +255,8 @@ fn make_bootstrap(site: &Site, args: &BootstrapArgs) -> Result<()> {
         bootstrap::Options { init: args.init.clone(), modules: args.modules.clone(), shell: args.shell.clone() };
     let made = bootstrap(site, &args.name, &options)?;
     let folder = Path::new("tftp").join(args.name.as_str());
-    println!("{}", folder.join(made.kernel).display());
-    println!("{}", folder.join(made.initramfs).display());
+    say::result(folder.join(made.kernel).display());
+    say::result(folder.join(made.initramfs).display());
     Ok(())
 }
 
@@ -267,10 +267,10 @@ fn list_nodes(site: &Site, json: bool) -> Result<()> {
     }
     let default = site.config().defaults.image.as_ref().map_or("-", Name::as_str);
     let width = nodes.iter().map(|n| n.name.as_str().len()).max().unwrap_or(0).max(4);
-    println!("{:width$}  {:17}  {:15}  IMAGE", "NAME", "MAC", "ADDRESS");
+    say::result(format_args!("{:width$}  {:17}  {:15}  IMAGE", "NAME", "MAC", "ADDRESS"));
     for node in nodes.iter() {
         let image = node.image.as_ref().map_or(default, Name::as_str);
-        println!("{:width$}  {}  {:15}  {image}", node.name.as_str(), node.mac, node.ip.to_string());
+        say::result(format_args!("{:width$}  {}  {:15}  {image}", node.name.as_str(), node.mac, node.ip.to_string()));
     }
     Ok(())
 }
@@ -281,7 +281,10 @@ fn list_images(site: &Site, json: bool) -> Result<()> {
         return print_json(&images);
     }
     let width = images.iter().map(|i| i.name.as_str().len()).max().unwrap_or(0).max(4);
-    println!("{:width$}  {:6}  {:5}  {:24}  {:>9}  KERNELS", "NAME", "RECIPE", "BUILT", "PUBLISHED", "SIZE");
+    say::result(format_args!(
+        "{:width$}  {:6}  {:5}  {:24}  {:>9}  KERNELS",
+        "NAME", "RECIPE", "BUILT", "PUBLISHED", "SIZE"
+    ));
     let yes = |is| if is { "yes" } else { "no" };
     for image in images {
         let (build, size, kernels) = match &image.latest {
@@ -289,13 +292,13 @@ fn list_images(site: &Site, json: bool) -> Result<()> {
             None => ("no", String::new(), String::new()),
         };
         let (name, recipe, built) = (image.name.as_str(), yes(image.recipe), yes(image.built));
-        println!("{name:width$}  {recipe:6}  {built:5}  {build:24}  {size:>9}  {kernels}");
+        say::result(format_args!("{name:width$}  {recipe:6}  {built:5}  {build:24}  {size:>9}  {kernels}"));
     }
     Ok(())
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value).context("writing JSON")?);
+    say::result(serde_json::to_string_pretty(value).context("writing JSON")?);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ pub mod config;
 pub mod image;
 mod logger;
 mod progress;
+mod say;
 mod starter;
 pub mod up;
 

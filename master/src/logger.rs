@@ -2,6 +2,8 @@
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::say;
+
 struct Stderr;
 
 impl Log for Stderr {
@@ -15,9 +17,9 @@ impl Log for Stderr {
             return;
         }
         match record.level() {
-            Level::Error => eprintln!("rootstream: error: {}", record.args()),
-            Level::Warn => eprintln!("rootstream: warning: {}", record.args()),
-            _ => eprintln!("rootstream: {}", record.args()),
+            Level::Error => say::note(format_args!("rootstream: error: {}", record.args())),
+            Level::Warn => say::note(format_args!("rootstream: warning: {}", record.args())),
+            _ => say::note(format_args!("rootstream: {}", record.args())),
         }
     }
 

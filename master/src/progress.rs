@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::say;
+
 /// One piece of long work.
 pub(crate) struct Progress {
     label: String,
@@ -36,7 +38,7 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(bar);
         match &bar {
             Some(bar) => bar.set_prefix(label.clone()),
-            None => eprintln!("{label} ..."),
+            None => say::note(format_args!("{label} ...")),
         }
         Self { label, started: Instant::now(), bar }
     }
@@ -51,7 +53,7 @@ impl Progress {
     pub(crate) fn step(&self, step: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(step.to_owned()),
-            None => eprintln!("{}: {step}", self.label),
+            None => say::note(format_args!("{}: {step}", self.label)),
         }
     }
 
@@ -65,7 +67,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        eprintln!("{}: {result} ({:.1} s)", self.label, self.started.elapsed().as_secs_f64());
+        say::note(format_args!("{}: {result} ({:.1} s)", self.label, self.started.elapsed().as_secs_f64()));
     }
 }
 

@@ -89,3 +89,13 @@ fn the_exit_code_tells_usage_from_failure() {
     let words = ["site", "new", path.to_str().unwrap(), "--interface", "br0", "--address", "172.16.0.254/24"];
     assert!(stderr(&site.run(&words)).contains("is not empty"));
 }
+
+#[test]
+fn a_reader_that_went_away_is_no_failure() {
+    let site = TestSite::new("br0", "172.16.0.254/24");
+    let gone = || std::io::pipe().unwrap().1;
+    let status = site.command().args(["node", "list"]).stdout(gone()).stderr(gone()).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let status = site.command().args(["image", "publish", "compute"]).stdout(gone()).stderr(gone()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}

@@ -75,8 +75,12 @@ impl Site {
         write_changed(&folder.join("images").join(format!("{IMAGE}.toml")), IMAGE_TOML)?;
         ssh::make_key_pair(&self.key())?;
         run(self.command().args(["image", "build", IMAGE]))?;
-        self.publish()?;
-        run(self.command().args(["bootstrap", IMAGE, "--init"]).arg(init))?;
+        let built = folder.join("built").join(format!("{IMAGE}.json"));
+        self.publish(&built)?;
+        let bootstrap = folder.join("tftp").join(IMAGE).join("bootstrap.json");
+        if !is_newer(&bootstrap, &[&built, init, &self.rootstream]) {
+            run(self.command().args(["bootstrap", IMAGE, "--init"]).arg(init))?;
+        }
         let nodes = self.command().args(["node", "list"]).output().context("listing the nodes")?;
         if !String::from_utf8_lossy(&nodes.stdout).contains(NODE_MAC) {
             let node = ["node", "add", NODE, "--mac", NODE_MAC, "--ip", NODE_ADDRESS, "--image", IMAGE];
@@ -87,12 +91,9 @@ impl Site {
 
     /// Publishes what was built, unless it is published already, and drops older builds: nobody boots
     /// them here.
-    fn publish(&self) -> Result<()> {
+    fn publish(&self, built: &Path) -> Result<()> {
         let store = self.folder().join("store").join(IMAGE);
-        let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
-        let built = self.folder().join("built").join(format!("{IMAGE}.json"));
-        let built = changed(&built).with_context(|| format!("asking for the time of {}", built.display()))?;
-        if changed(&store.join("latest.json")).is_ok_and(|published| published > built) {
+        if is_newer(&store.join("latest.json"), &[built]) {
             return Ok(());
         }
         if store.exists() {
@@ -147,10 +148,49 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Whether `made` exists and is newer than all that it is made from, as make(1) sees it.
+fn is_newer(made: &Path, from: &[&Path]) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    let made = time(made);
+    made.is_some() && from.iter().all(|path| time(path) < made)
+}
+
 /// Leaves a file's time alone where its content is right: the companion builds again what is older.
 fn write_changed(path: &Path, content: &str) -> Result<()> {
     if fs::read_to_string(path).is_ok_and(|old| old == content) {
         return Ok(());
     }
     fs::write(path, content).with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_older_than_its_sources_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("source"), "").unwrap();
+        assert!(!is_newer(&at("made"), &[&at("source")]));
+        fs::write(at("made"), "").unwrap();
+        let later = fs::metadata(at("source")).unwrap().modified().unwrap() + std::time::Duration::from_secs(1);
+        fs::File::options().write(true).open(at("made")).unwrap().set_modified(later).unwrap();
+        assert!(is_newer(&at("made"), &[&at("source")]));
+        let still_later = later + std::time::Duration::from_secs(1);
+        fs::File::options().write(true).open(at("source")).unwrap().set_modified(still_later).unwrap();
+        assert!(!is_newer(&at("made"), &[&at("source")]));
+    }
+
+    #[test]
+    fn unchanged_files_keep_their_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("site.toml");
+        write_changed(&file, "a").unwrap();
+        let time = fs::metadata(&file).unwrap().modified().unwrap();
+        write_changed(&file, "a").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), time);
+        write_changed(&file, "b").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "b");
+    }
 }

@@ -168,7 +168,7 @@ pub const PARAMS: &[Param] = &[
     Param {
         name: "rootstream.log",
         group: "Failure and diagnosis",
-        value: "error | warn | info | debug | trace",
+        value: "error | warn | info | debug",
         default: "info",
         meaning: "what goes to the kernel log",
         set: |config, value| value.parse().map(|level| config.log = level).map_err(|_| "not a log level".to_owned()),

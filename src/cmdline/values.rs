@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{OnFail, Step};
 use crate::modules::Request;
-use crate::net::ClientId;
+use crate::net::{ClientId, parse_mac};
 
 /// `60s`, `10m`, `1h`, `500ms`; a bare number is seconds. At most a day.
 pub(super) fn duration(value: &str) -> Result<Duration, String> {
@@ -72,14 +72,8 @@ pub(super) fn ip(value: &str) -> Result<Option<String>, String> {
 
 /// `01-52-54-00-ac-10-01`, as PXELINUX writes it; colons and a missing hardware type are taken too.
 pub(super) fn mac_of_bootif(value: &str) -> Result<[u8; 6], String> {
-    let octets: Option<Vec<u8>> = value.split(['-', ':']).map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
-    let wrong = || "not a MAC such as 01-52-54-00-ac-10-01".to_owned();
-    let octets = octets.ok_or_else(wrong)?;
-    let mac = match octets.as_slice() {
-        [1, mac @ ..] if mac.len() == 6 => mac,
-        mac => mac,
-    };
-    mac.try_into().map_err(|_| wrong())
+    let mac = value.strip_prefix("01-").filter(|mac| mac.len() == 17).unwrap_or(value);
+    parse_mac(mac).ok_or_else(|| "not a MAC such as 01-52-54-00-ac-10-01".to_owned())
 }
 
 /// An address of either family; brackets around IPv6 as dracut writes them.

@@ -10,8 +10,8 @@ use super::link::Link;
 const MOMENT: Duration = Duration::from_secs(3);
 
 /// A MAC, as people write it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mac(pub(super) [u8; 6]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,7 +21,7 @@ impl fmt::Display for Mac {
 }
 
 /// Reads `52:54:00:ac:10:01` or `52-54-00-ac-10-01`, in either case.
-pub(super) fn parse_mac(text: &str) -> Option<[u8; 6]> {
+pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let pairs = text.trim().split([':', '-']).map(|pair| match pair.len() {
         2 => u8::from_str_radix(pair, 16).ok(),
         _ => None,

@@ -14,7 +14,7 @@ use crate::handover;
 use crate::image::{self, Resolve, Unpack};
 use crate::log::StderrLog;
 use crate::net::{self, Network};
-use crate::report::{Port, Record, mac_text};
+use crate::report::Record;
 
 mod hosts;
 mod options;
@@ -131,8 +131,7 @@ fn start_network(options: &Options, config: &Config, record: &mut Record) -> Res
     record
         .step("network", |record| {
             let network = net::bring_up(&config.net)?;
-            record.port = Some(Port { name: network.port.clone(), mac: mac_text(network.mac) });
-            record.lease = Some(network.lease.clone());
+            record.set_network(&network);
             Ok(network)
         })
         .or_exit(REFUSED)

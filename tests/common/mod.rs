@@ -18,9 +18,9 @@ impl Resolve for Hosts {
     }
 }
 
-/// Settings that lose patience quickly.
+/// Settings that lose patience quickly, but not because the machine is busy.
 pub(crate) fn settings(urls: &[String]) -> Settings {
-    Settings { urls: urls.to_vec(), sha256: None, stall: Duration::from_millis(400), retry: Duration::from_secs(2) }
+    Settings { urls: urls.to_vec(), sha256: None, stall: Duration::from_secs(4), retry: Duration::from_secs(2) }
 }
 
 /// `image::install` with a resolver for tests.

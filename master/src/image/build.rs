@@ -19,6 +19,7 @@ use crate::config::recipe::Recipe;
 use crate::config::site::Site;
 use crate::hex;
 use crate::progress::{Progress, megabytes};
+use crate::say;
 
 /// What a build may do beyond the ordinary.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,7 +82,7 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
     let inputs = digest(&[document.text().as_bytes(), &site_part, CLEAN.as_bytes(), LEFT_OUT.concat().as_bytes()]);
     let result = Built { archive: archive.clone(), arch: recipe.arch().to_owned() };
     if !options.force && is_current(&record_file, &archive, &inputs) {
-        eprintln!("image {name}: built already from the same recipe and files (--force builds again)");
+        say::note(format_args!("image {name}: built already from the same recipe and files (--force builds again)"));
         return Ok(result);
     }
     if recipe.ssh_authorized_keys.is_empty() {

@@ -15,6 +15,7 @@ use hyper::header::RANGE;
 use hyper::{Request, StatusCode};
 
 use crate::clock;
+use crate::say;
 
 /// Lines that wait for the disk or the terminal; more are dropped, and counted.
 const QUEUE: usize = 4096;
@@ -54,7 +55,7 @@ fn write_lines(mut file: File, queue: &Receiver<String>) {
         if let Err(error) = file.write_all(line.as_bytes()) {
             log::warn!("writing the access log: {error}");
         }
-        eprint!("{line}");
+        say::note(line.trim_end());
     }
 }
 

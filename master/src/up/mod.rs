@@ -7,7 +7,7 @@ pub mod http;
 mod pxelinux;
 mod range;
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::config::nodes::Nodes;
 use crate::config::site::Site;
+use crate::say;
 use dnsmasq::Dnsmasq;
 use http::Server;
 
@@ -69,16 +70,12 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
         }
         () = stop.asked() => return Ok(()),
     };
-    let mut stdout = std::io::stdout();
-    // Whoever started us may not be reading; the services go on.
-    let _ = writeln!(
-        stdout,
+    say::result(format_args!(
         "up: ready dhcp={} tftp={}:69 http=http://{address}/ nodes={}",
         network.interface(),
         network.address.address,
         nodes.iter().count()
-    )
-    .and_then(|()| stdout.flush());
+    ));
     let died = loop {
         tokio::select! {
             why = dnsmasq.ended() => break Some(why),
