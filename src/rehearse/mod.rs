@@ -114,7 +114,7 @@ fn image(options: &Options, config: &Config, network: Option<&Network>, record: 
     Err(anyhow::anyhow!("{}", mismatches.join("; ")))
         .advise(
             format!("the image {} does not fit that machine", root.facts().url),
-            "build the image for that architecture, with that kernel in its package list",
+            "make image and bootstrap anew so that both have one kernel and one architecture",
         )
         .or_exit(REFUSED)
 }
