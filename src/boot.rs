@@ -2,20 +2,24 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use nix::sys::utsname::uname;
 
 use crate::checks::Checks;
-use crate::cmdline::{Config, Step};
+use crate::cmdline::{Config, OnFail, Step};
 use crate::handover::{self, Ready};
-use crate::image::{self, Unpack};
+use crate::image::{self, Resolve, Tally, Unpack, VerifiedRoot};
 use crate::modules::Loaded;
+use crate::net::Network;
 use crate::report::Record;
 use crate::{modules, mounts, net, rescue};
 
 /// Where the image is unpacked.
 pub const NEW_ROOT: &str = "/newroot";
+/// The tmpfs that moves to stage 2.
+const RUN: &str = "/run";
 /// The list of modules that `rootstream bootstrap` packed.
 const MODULES_TXT: &str = "/modules.txt";
 
@@ -33,26 +37,58 @@ pub fn boot(config: &Config, record: &mut Record) -> Result<Ready> {
         record.set_network(&network);
         Ok(network)
     })?;
+    let lease = network.lease.clone();
 
+    let ready = from_image(config, &network, record);
+    // A shell is of more use with the network up; anything else begins from nothing.
+    if ready.is_err() && config.onfail != OnFail::Shell {
+        network.leave().unwrap_or_else(|error| log::warn!("network: {error:#}"));
+    }
+    let ready = ready?;
+    handover::leave_record(Path::new(RUN), record, &lease)?;
+    Ok(ready)
+}
+
+/// The part of the boot that has a network.
+fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result<Ready> {
     stop_before(config, Step::Image);
     let root = record.step("image", |record| {
         let new_root = Path::new(NEW_ROOT);
         mounts::root_tmpfs(new_root, &config.tmpfs)?;
-        let root = image::install(&config.image, Unpack { owners: true }, &network.resolver(), new_root)?;
-        record.set_image(root.facts());
-        Ok(root)
+        install(config, Unpack { owners: true }, &network.resolver(), new_root, record)
     })?;
 
     record.step("hand-over", |record| {
-        let image_arch = handover::check_init(root.path(), &config.init, &root.facts().url)?;
+        let url = root.facts().url.clone();
+        let image_arch = handover::check_init(root.path(), &config.init, &url)?;
+        handover::check_mount_points(root.path(), &url)?;
         let checks = Checks::compare(root.path(), image_arch, Some(&kernel_release()?), Some(std::env::consts::ARCH));
-        checks.refuse_arch(&root.facts().url)?;
+        checks.refuse_arch(&url)?;
         // A site may well boot a kernel that needs no modules from the image.
         checks.mismatches().into_iter().for_each(|mismatch| record.warn(mismatch));
         record.checks = checks;
         record.handover = handover::additions(&root, Some(&network.lease));
-        handover::prepare(root, config, &network.lease, record, Path::new("/run"))
+        handover::prepare(root, config, &network.lease)
     })
+}
+
+/// Streams the image into `root`, with what it was and what it cost in the record.
+///
+/// # Errors
+/// Those of [`image::install`]; the record says what was received nevertheless.
+pub(crate) fn install(
+    config: &Config,
+    unpack: Unpack,
+    resolver: &Arc<dyn Resolve>,
+    root: &Path,
+    record: &mut Record,
+) -> Result<VerifiedRoot> {
+    let mut tally = Tally::default();
+    let installed = image::install(&config.image, unpack, resolver, root, &mut tally);
+    record.set_tally(tally);
+    let root = installed?;
+    record.set_image(root.facts());
+    Ok(root)
 }
 
 fn load_modules(config: &Config) -> Result<Loaded> {
@@ -61,17 +97,22 @@ fn load_modules(config: &Config) -> Result<Loaded> {
     requests.extend(config.modules.iter().cloned());
     let folder = Path::new("/lib/modules").join(kernel_release()?);
     let loaded = modules::load(&folder, &requests, &config.modules_deny);
-    log::info!("modules: {} loaded, {} of {} not here", loaded.count, loaded.missing.len(), requests.len());
-    for missing in &loaded.missing {
-        log::debug!("modules: not loaded: {missing}");
+    log::info!(
+        "modules: {} loaded; {} of the {} asked for are not here",
+        loaded.count,
+        loaded.absent.len(),
+        requests.len()
+    );
+    for failed in &loaded.failed {
+        log::warn!("modules: {failed}");
     }
     Ok(loaded)
 }
 
 /// Without a network the modules that are missing are the first suspects (F63).
 fn say_missing(loaded: &Loaded) {
-    for missing in &loaded.missing {
-        log::warn!("modules: not loaded: {missing}");
+    if !loaded.absent.is_empty() {
+        log::warn!("modules: asked for and not in this initramfs: {}", loaded.absent.join(" "));
     }
 }
 

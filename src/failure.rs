@@ -32,8 +32,23 @@ impl Failure {
             None => "read the lines above this one; every step logs what it does".to_owned(),
         };
         let why = if causes.is_empty() { what.clone() } else { causes.join(": ") };
-        Self { what, why, todo }
+        Self::new(&what, &why, &todo)
     }
+
+    /// The three parts, each cut where it is longer than a console is worth: an archive can name a file
+    /// with a megabyte.
+    pub fn new(what: &str, why: &str, todo: &str) -> Self {
+        Self { what: cut(what), why: cut(why), todo: cut(todo) }
+    }
+}
+
+/// The first `LONGEST` bytes, and a word about the rest.
+fn cut(text: &str) -> String {
+    const LONGEST: usize = 2000;
+    let Some(end) = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).filter(|_| text.len() > LONGEST) else {
+        return text.to_owned();
+    };
+    format!("{} … ({} bytes more)", text.get(..end).unwrap_or_default(), text.len() - end)
 }
 
 impl fmt::Display for Failure {
@@ -102,6 +117,14 @@ mod tests {
         let failure = Failure::from_error(&refuse("no rootstream.image= given", "add it"));
         assert_eq!(failure.what, failure.why);
         assert_eq!(failure.todo, "add it");
+    }
+
+    #[test]
+    fn a_message_is_bounded() {
+        let error = refuse("é".repeat(50_000), "x".repeat(2000)).context("reading");
+        let failure = Failure::from_error(&error);
+        assert!(failure.why.len() < 2100 && failure.why.ends_with("… (98000 bytes more)"), "{}", failure.why);
+        assert_eq!(failure.todo.len(), 2000);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2};
 
 use crate::sys;
@@ -22,6 +23,8 @@ use crate::sys;
 /// The kernel cuts a record at 1024 bytes less its prefix.
 const RECORD: usize = 900;
 const NAME: &str = "rootstream: ";
+/// Tells the log's process that nothing follows. No line of ours begins so.
+const END: &[u8] = b"end\n";
 
 /// The process that writes the kernel log.
 #[derive(Debug)]
@@ -61,12 +64,26 @@ impl KernelLog {
         while Instant::now() < end && sys::unread(self.queue.as_fd()).is_ok_and(|bytes| bytes > 0) {
             std::thread::sleep(Duration::from_millis(5));
         }
+        // What the writer has taken out of the pipe already is on its way for a moment longer.
+        std::thread::sleep(Duration::from_millis(20));
     }
 
-    /// Flushes and ends the process; later messages go to the kernel directly.
-    pub fn stop(&self) {
-        self.flush(Duration::from_secs(2));
+    /// Has the process write all it was given and end, at most for `limit`; later messages go to the
+    /// kernel directly.
+    pub fn stop(&self, limit: Duration) {
+        let end = Instant::now() + limit;
+        while Instant::now() < end && nix::unistd::write(&self.queue, END).is_err() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        wait_for_end(self.writer, end);
         let _ = kill(self.writer, Signal::SIGKILL);
+    }
+}
+
+/// Waits until a child has ended, but not beyond `end`.
+fn wait_for_end(child: Pid, end: Instant) {
+    while Instant::now() < end && matches!(waitpid(child, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive)) {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -114,16 +131,17 @@ impl Queue {
 
 /// To the kernel without the queue, for the moments when there is none.
 fn direct(record: &[u8]) -> bool {
-    let kmsg = OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/dev/kmsg");
+    let kmsg = OpenOptions::new().append(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/dev/kmsg");
     kmsg.and_then(|mut kmsg| kmsg.write_all(record)).is_ok()
 }
 
 /// Carries every line to /dev/kmsg until the last writer has gone.
 fn carry(messages: OwnedFd) {
-    let Ok(mut kmsg) = OpenOptions::new().write(true).open("/dev/kmsg") else { return };
-    let mut messages = BufReader::new(File::from(messages));
+    let Ok(mut kmsg) = OpenOptions::new().append(true).open("/dev/kmsg") else { return };
+    // Small, so that little is neither in the pipe nor written.
+    let mut messages = BufReader::with_capacity(RECORD, File::from(messages));
     let mut line = Vec::new();
-    while messages.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+    while messages.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) && line != END {
         // A line that the kernel will not take (EINVAL) is not worth losing the rest for.
         let _ = kmsg.write_all(&line);
         line.clear();
@@ -156,21 +174,46 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Says `text` where people look: in the kernel log at error level, which `quiet` lets through to every
-/// console, and on /dev/console itself where the kernel's own level would hide it.
-pub fn say_on_consoles(text: &str) {
-    log::error!("{text}");
-    let printk = fs::read_to_string("/proc/sys/kernel/printk").unwrap_or_default();
-    let console_level: u8 = printk.split_whitespace().next().and_then(|level| level.parse().ok()).unwrap_or(0);
-    if console_level > priority(Level::Error) {
-        return;
+/// Where PID 1 says what an administrator must not miss. Opened early, because /dev moves away in a
+/// hand-over.
+#[derive(Debug)]
+pub struct Consoles {
+    kmsg: Option<File>,
+}
+
+impl Consoles {
+    /// Opens /dev/kmsg, if it is there.
+    pub fn open() -> Self {
+        Self { kmsg: OpenOptions::new().append(true).open("/dev/kmsg").ok() }
     }
-    // A console that blocks (flow control) must not hold up the failure policy.
-    let console =
-        OpenOptions::new().write(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits()).open("/dev/console");
-    if let Ok(mut console) = console {
+
+    /// Says `text` in the kernel log at error level, which `quiet` lets through to every console; and on
+    /// /dev/console itself where there is no kernel log or the kernel's own level hides it. Takes at most
+    /// 10 s: a console that blocks does not hold up what comes next.
+    pub fn say(&self, text: &str) {
+        match sys::fork_single_threaded() {
+            Ok(ForkResult::Child) => {
+                self.write(text);
+                std::process::exit(0);
+            }
+            Ok(ForkResult::Parent { child }) => wait_for_end(child, Instant::now() + Duration::from_secs(10)),
+            Err(_) => self.write(text),
+        }
+    }
+
+    fn write(&self, text: &str) {
+        let error = priority(Level::Error);
+        let logged = self.kmsg.as_ref().is_some_and(|mut kmsg| {
+            lines(text).all(|line| kmsg.write_all(format!("<{error}>{NAME}{line}\n").as_bytes()).is_ok())
+        });
+        let printk = fs::read_to_string("/proc/sys/kernel/printk").unwrap_or_default();
+        let console_level: u8 = printk.split_whitespace().next().and_then(|level| level.parse().ok()).unwrap_or(0);
+        if logged && console_level > error {
+            return;
+        }
+        // The kernel opened /dev/console as PID 1's standard error, if there is one.
         for line in text.lines() {
-            let _ = console.write_all(format!("{NAME}{line}\r\n").as_bytes());
+            let _ = std::io::stderr().write_all(format!("{NAME}{line}\r\n").as_bytes());
         }
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! modules.txt lists one module a line, `name option=value …`, `#` starts a comment. Dependencies
 //! come from `modules.dep`, names compiled into the kernel from `modules.builtin` (both made by
-//! depmod(8)). A module that cannot be loaded is a warning: whether the boot can do without it
-//! shows when a port is looked for.
+//! depmod(8)). A module that cannot be loaded does not end the boot: whether it can do
+//! without shows when a port is looked for.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -37,7 +37,6 @@ pub fn parse_list(text: &str) -> Vec<Request> {
 /// What a kernel's module folder holds: where each module is and what must be loaded before it.
 #[derive(Debug, Default)]
 pub struct Index {
-    folder: PathBuf,
     /// Canonical name to its file and its dependencies' files, in modules.dep's order (nearest first).
     files: HashMap<String, (String, Vec<String>)>,
     builtin: HashSet<String>,
@@ -52,32 +51,33 @@ impl Index {
         let dep = folder.join("modules.dep");
         let text = fs::read_to_string(&dep).with_context(|| format!("reading {}", dep.display()))?;
         let builtin = fs::read_to_string(folder.join("modules.builtin")).unwrap_or_default();
-        Ok(Self::parse(folder, &text, &builtin))
+        Ok(Self::parse(&text, &builtin))
     }
 
-    fn parse(folder: &Path, dep: &str, builtin: &str) -> Self {
+    fn parse(dep: &str, builtin: &str) -> Self {
         let files = dep.lines().filter_map(|line| {
             let (file, needs) = line.split_once(':')?;
             let needs = needs.split_whitespace().map(str::to_owned).collect();
             Some((canonical(file), (file.to_owned(), needs)))
         });
-        Self { folder: folder.to_owned(), files: files.collect(), builtin: builtin.lines().map(canonical).collect() }
+        Self { files: files.collect(), builtin: builtin.lines().map(canonical).collect() }
     }
 
-    /// The files to load for `name`, dependencies first; empty when it is part of the kernel.
+    /// The files to load for `name`, dependencies first; empty when it is part of the kernel, `None` when
+    /// it is not there.
     ///
     /// # Errors
-    /// The module is not there, or it or a dependency is in `deny`.
-    pub fn load_order(&self, name: &str, deny: &HashSet<String>) -> Result<Vec<&str>, String> {
+    /// It or a dependency is in `deny`.
+    pub fn load_order(&self, name: &str, deny: &HashSet<String>) -> Result<Option<Vec<&str>>, String> {
         let name = canonical(name);
         if self.builtin.contains(&name) {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
-        let (file, needs) = self.files.get(&name).ok_or_else(|| format!("not in {}", self.folder.display()))?;
+        let Some((file, needs)) = self.files.get(&name) else { return Ok(None) };
         let order: Vec<&str> = needs.iter().rev().chain([file]).map(String::as_str).collect();
         match order.iter().find(|file| deny.contains(&canonical(file))) {
             Some(file) => Err(format!("{} is denied", canonical(file))),
-            None => Ok(order),
+            None => Ok(Some(order)),
         }
     }
 }
@@ -93,11 +93,15 @@ fn canonical(name: &str) -> String {
 pub struct Loaded {
     /// How many modules went into the kernel.
     pub count: usize,
-    /// Those that did not, each with its reason.
-    pub missing: Vec<String>,
+    /// Names that the module folder does not have.
+    pub absent: Vec<String>,
+    /// Those that are there and were not loaded, each with the reason.
+    pub failed: Vec<String>,
 }
 
-/// Loads `requests` from `folder`, dependencies first; each that cannot be loaded is a warning.
+/// Loads `requests` from `folder`, dependencies first. Options count wherever a module is named, also for
+/// one that comes as a dependency of an earlier one. What cannot be loaded is left out, and said in the
+/// result.
 pub fn load(folder: &Path, requests: &[Request], deny: &[String]) -> Loaded {
     let mut loaded = Loaded::default();
     if requests.is_empty() {
@@ -106,30 +110,53 @@ pub fn load(folder: &Path, requests: &[Request], deny: &[String]) -> Loaded {
     let index = match Index::read(folder) {
         Ok(index) => index,
         Err(error) => {
-            loaded.missing.push(format!("all of modules.txt ({error:#})"));
-            log::warn!("modules: none loaded: {error:#}; was this initramfs made for another kernel?");
+            loaded.failed.push(format!("none loaded: {error:#}; was this initramfs made for another kernel?"));
             return loaded;
         }
     };
     let deny: HashSet<String> = deny.iter().map(|name| canonical(name)).collect();
+    let options = options_by_name(requests);
     let mut present: HashSet<String> = HashSet::new();
     for request in requests {
-        let outcome = index.load_order(&request.name, &deny).and_then(|order| {
-            for file in order {
-                if present.contains(file) {
-                    continue;
-                }
-                let options = if canonical(file) == canonical(&request.name) { request.options.as_str() } else { "" };
-                loaded.count += usize::from(insert(&folder.join(file), options)?);
-                present.insert(file.to_owned());
+        let order = match index.load_order(&request.name, &deny) {
+            Ok(Some(order)) => order,
+            Ok(None) => {
+                loaded.absent.push(request.name.clone());
+                continue;
             }
-            Ok(())
-        });
-        if let Err(why) = outcome {
-            loaded.missing.push(format!("{}: {why}", request.name));
+            Err(why) => {
+                loaded.failed.push(format!("{} not loaded: {why}", request.name));
+                continue;
+            }
+        };
+        for file in order {
+            if present.contains(file) {
+                continue;
+            }
+            match insert(&folder.join(file), options.get(&canonical(file)).map_or("", String::as_str)) {
+                Ok(new) => {
+                    loaded.count += usize::from(new);
+                    present.insert(file.to_owned());
+                }
+                Err(why) => {
+                    loaded.failed.push(format!("{} not loaded: {why}", request.name));
+                    break;
+                }
+            }
         }
     }
     loaded
+}
+
+/// All options asked for of each module, in order: the kernel lets the last of two win.
+fn options_by_name(requests: &[Request]) -> HashMap<String, String> {
+    let mut options: HashMap<String, String> = HashMap::new();
+    for request in requests.iter().filter(|request| !request.options.is_empty()) {
+        let all = options.entry(canonical(&request.name)).or_default();
+        let space = if all.is_empty() { "" } else { " " };
+        *all = format!("{all}{space}{}", request.options);
+    }
+    options
 }
 
 /// Whether the kernel took it now (`false`: it had it already).
@@ -155,7 +182,7 @@ mod tests {
         kernel/drivers/net/net_failover.ko: kernel/net/core/failover.ko\nkernel/drivers/net/ice-plus.ko.xz:\n";
 
     fn index() -> Index {
-        Index::parse(Path::new("/lib/modules/6.1"), DEP, "kernel/fs/ext4/ext4.ko\n")
+        Index::parse(DEP, "kernel/fs/ext4/ext4.ko\n")
     }
 
     #[test]
@@ -167,7 +194,7 @@ mod tests {
 
     #[test]
     fn dependencies_come_first() {
-        let order = index().load_order("virtio-net", &HashSet::new()).unwrap().join(" ");
+        let order = index().load_order("virtio-net", &HashSet::new()).unwrap().unwrap().join(" ");
         assert_eq!(
             order,
             "kernel/drivers/virtio/virtio.ko kernel/net/core/failover.ko kernel/drivers/net/net_failover.ko \
@@ -179,11 +206,11 @@ mod tests {
     #[test]
     fn built_in_missing_and_denied_modules() {
         let index = index();
-        assert_eq!(index.load_order("ext4", &HashSet::new()), Ok(vec![]));
-        assert_eq!(index.load_order("nosuch", &HashSet::new()), Err("not in /lib/modules/6.1".to_owned()));
+        assert_eq!(index.load_order("ext4", &HashSet::new()), Ok(Some(vec![])));
+        assert_eq!(index.load_order("nosuch", &HashSet::new()), Ok(None));
         let deny = HashSet::from(["failover".to_owned()]);
         assert_eq!(index.load_order("virtio_net", &deny), Err("failover is denied".to_owned()));
-        assert_eq!(index.load_order("ice_plus", &deny), Ok(vec!["kernel/drivers/net/ice-plus.ko.xz"]));
+        assert_eq!(index.load_order("ice_plus", &deny), Ok(Some(vec!["kernel/drivers/net/ice-plus.ko.xz"])));
     }
 
     // F63
@@ -192,6 +219,14 @@ mod tests {
         let requests = parse_list("virtio_net");
         let loaded = load(Path::new("/nonexistent"), &requests, &[]);
         assert_eq!(loaded.count, 0);
-        assert!(loaded.missing[0].contains("/nonexistent/modules.dep"), "{:?}", loaded.missing);
+        assert!(loaded.failed[0].contains("/nonexistent/modules.dep"), "{:?}", loaded.failed);
+    }
+
+    #[test]
+    fn options_add_up_wherever_a_module_is_named() {
+        let requests = parse_list("virtio-net napi_tx=1\nfailover\nvirtio_net csum=0\n");
+        let options = options_by_name(&requests);
+        assert_eq!(options.get("virtio_net").map(String::as_str), Some("napi_tx=1 csum=0"));
+        assert_eq!(options.get("failover"), None);
     }
 }

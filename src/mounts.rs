@@ -1,10 +1,10 @@
 //! The mounts of stage 1: the kernel's own file systems, and the tmpfs that becomes the root.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use sys_mount::{Mount, MountFlags};
 
 use crate::failure::Advise;
@@ -26,13 +26,22 @@ pub fn early(root: &Path) -> Result<()> {
     ] {
         let target = root.join(target);
         fs::create_dir_all(&target).with_context(|| format!("creating {}", target.display()))?;
-        let mounted = Mount::builder().fstype(fstype).flags(flags).data(data).mount(fstype, &target);
-        match mounted {
-            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {}
-            mounted => drop(mounted.with_context(|| format!("mounting {fstype} on {}", target.display()))?),
+        if device(&target)? != device(root)? {
+            continue;
         }
+        Mount::builder()
+            .fstype(fstype)
+            .flags(flags)
+            .data(data)
+            .mount(fstype, &target)
+            .with_context(|| format!("mounting {fstype} on {}", target.display()))?;
     }
     Ok(())
+}
+
+/// The file system that a path is on.
+fn device(path: &Path) -> Result<u64> {
+    Ok(fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?.dev())
 }
 
 /// `rootstream.tmpfs=`: options the administrator wants; the rest is worked out.

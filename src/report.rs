@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::checks::Checks;
 use crate::dhcp::Lease;
 use crate::failure::Failure;
-use crate::image::{Facts, Trust};
+use crate::image::{Facts, Tally, Trust};
 use crate::net::{Mac, Network};
 
 /// Version of the record's form.
@@ -19,7 +19,7 @@ const SCHEMA: u32 = 1;
 /// One step of the boot.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
-    /// Its name, as `rootstream.break=` and the log have it.
+    /// Its name, as the log has it: `modules`, `network`, `image`, `hand-over`.
     pub name: &'static str,
     /// Seconds from the kernel's start to the step's.
     pub at: f64,
@@ -53,7 +53,7 @@ pub struct Record {
     pub image: Option<Facts>,
     /// How far the image was verified.
     pub trust: Trust,
-    /// Bytes of the image as served.
+    /// Bytes received of the image as served.
     pub bytes: u64,
     /// How often the transfer was resumed or started again.
     pub retries: u32,
@@ -117,11 +117,15 @@ impl Record {
         self.lease = Some(network.lease.clone());
     }
 
+    /// Takes over what a transfer cost, successful or not.
+    pub fn set_tally(&mut self, tally: Tally) {
+        self.bytes = tally.bytes;
+        self.retries = tally.retries;
+    }
+
     /// Takes over what is known about the image.
     pub fn set_image(&mut self, facts: &Facts) {
         self.trust = facts.trust;
-        self.bytes = facts.bytes;
-        self.retries = facts.retries;
         self.warnings.extend(facts.warnings.iter().cloned());
         self.image = Some(facts.clone());
     }

@@ -11,7 +11,6 @@ use nix::sys::reboot::{RebootMode, reboot};
 
 use crate::cmdline::{OnFail, Step};
 use crate::failure::Failure;
-use crate::log::say_on_consoles;
 use crate::random;
 
 /// The least pause before a reboot or another try; as much again is added at random (F64).
@@ -45,8 +44,8 @@ pub fn next(policy: OnFail, has_shell: bool) -> Next {
     }
 }
 
-/// Says why the boot failed, and what happens now: one message.
-pub fn explain(failure: &Failure, next: Next) {
+/// Why the boot failed, and what happens now: one message.
+pub fn message(failure: &Failure, next: Next) -> String {
     let now = match next {
         Next::Retry(pause) => format!("trying again in {} s", pause.as_secs()),
         Next::Reboot(pause) => format!("rebooting in {} s", pause.as_secs()),
@@ -54,7 +53,7 @@ pub fn explain(failure: &Failure, next: Next) {
         Next::Halt => "halting".to_owned(),
         Next::Shell => "starting a shell on the console; the node reboots when it ends".to_owned(),
     };
-    say_on_consoles(&format!("boot failed: {failure}\n  now: {now} (rootstream.onfail=)"));
+    format!("boot failed: {failure}\n  now: {now} (rootstream.onfail=)")
 }
 
 /// Whether the initramfs has a shell.
@@ -75,17 +74,16 @@ pub fn shell() -> Result<()> {
     shell.status().map(|_| ()).with_context(|| format!("starting {SHELL}"))
 }
 
-/// `rootstream.break=`: a shell, or without one a line from the console, before the boot goes on.
+/// `rootstream.break=`: a shell, or without one a line from the console, before the boot goes on. This wait
+/// is the one that has no bound: somebody asked for it.
 pub fn stop_before(step: Step) {
     let name = format!("{step:?}").to_lowercase();
     if has_shell() {
-        say_on_consoles(&format!("stopped before {name} (rootstream.break=); end the shell to go on"));
-        if let Err(error) = shell() {
-            log::warn!("{error:#}");
-        }
+        log::error!("stopped before {name} (rootstream.break=); end the shell to go on");
+        shell().unwrap_or_else(|error| log::error!("{error:#}"));
         return;
     }
-    say_on_consoles(&format!("stopped before {name} (rootstream.break=); press Enter to go on"));
+    log::error!("stopped before {name} (rootstream.break=); press Enter to go on");
     if let Ok(console) = File::open("/dev/console") {
         let _ = BufReader::new(console).read_line(&mut String::new());
     }

@@ -1,10 +1,10 @@
 //! PID 1: mounts, forks the worker that boots, watches it, and hands over or follows the failure
 //! policy. It never returns and has one thread, so that forking is safe at any time.
 
-use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::panic::PanicHookInfo;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,11 +21,15 @@ use crate::boot::{NEW_ROOT, boot};
 use crate::cmdline::{self, Config, OnFail, Step};
 use crate::failure::Failure;
 use crate::handover::{Ready, switch_root};
-use crate::log::KernelLog;
+use crate::log::{Consoles, KernelLog};
 use crate::report::Record;
 use crate::rescue::{self, Next};
 use crate::signals::Signals;
 use crate::{mounts, sys};
+
+/// How long a slow console may take for the lines that are still to come.
+const LAST_LINES: Duration = Duration::from_secs(5);
+const OUR_FAULT: &str = "report it with these lines; another version may not have it";
 
 /// What the worker tells PID 1 before it ends.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,78 +41,151 @@ enum Outcome {
 /// Boots the node. Never returns: the process becomes the image's init, or the machine ends its run.
 pub fn run() -> ! {
     std::panic::set_hook(Box::new(|info| {
-        let failure = Failure {
-            what: "PID 1 of stage 1 met a fault of its own".to_owned(),
-            why: info.to_string(),
-            todo: "report it with these lines; another version may not have it".to_owned(),
-        };
-        conclude(&failure, OnFail::Reboot, None);
+        let bare = Supervisor { consoles: Consoles::open(), log: None, signals: None };
+        bare.conclude(&panicked("PID 1 of stage 1", info), OnFail::Reboot);
     }));
-    let Err(error) = supervise();
-    conclude(&Failure::from_error(&error), OnFail::Reboot, None)
-}
-
-fn supervise() -> Result<Infallible> {
-    mounts::early(Path::new("/"))?;
-    let line = String::from_utf8_lossy(&fs::read("/proc/cmdline").context("reading /proc/cmdline")?).into_owned();
-    let parsed = cmdline::parse(&line);
-    let kernel_log = KernelLog::start(parsed.config.log)?;
-    log::info!("stage 1 {}", env!("CARGO_PKG_VERSION"));
-    let signals = Signals::take()?;
+    let mounted = mounts::early(Path::new("/"));
+    let line = fs::read("/proc/cmdline").map(|line| String::from_utf8_lossy(&line).into_owned());
+    let parsed = cmdline::parse(&line.unwrap_or_default());
     let policy = parsed.config.onfail;
+    let supervisor = match Supervisor::start(parsed.config.log) {
+        Ok(supervisor) => supervisor,
+        Err((bare, error)) => bare.conclude(&Failure::from_error(&error), policy),
+    };
+    if let Err(error) = mounted {
+        supervisor.conclude(&Failure::from_error(&error), policy);
+    }
+    log::info!("stage 1 {}", env!("CARGO_PKG_VERSION"));
     for warning in &parsed.warnings {
         log::warn!("{warning}");
     }
-    let config = match parsed.check() {
-        Ok(config) => config,
+    match parsed.check() {
+        Ok(config) => supervisor.boot(&config),
         // Trying again would read the same parameters.
-        Err(error) => {
-            let policy = if policy == OnFail::Retry { OnFail::Reboot } else { policy };
-            conclude(&Failure::from_error(&error), policy, Some(&signals))
-        }
-    };
-    loop {
-        let failure = match attempt(&config, &signals)? {
-            Outcome::Ready(ready) => hand_over(&config, &ready, &kernel_log, &signals),
-            Outcome::Failed(failure) => failure,
+        Err(error) => supervisor.conclude(&Failure::from_error(&error), without_retry(policy)),
+    }
+}
+
+fn without_retry(policy: OnFail) -> OnFail {
+    if policy == OnFail::Retry { OnFail::Reboot } else { policy }
+}
+
+fn panicked(who: &str, info: &PanicHookInfo<'_>) -> Failure {
+    Failure::new(&format!("{who} met a fault of its own"), &info.to_string(), OUR_FAULT)
+}
+
+/// What PID 1 has at hand.
+struct Supervisor {
+    consoles: Consoles,
+    log: Option<KernelLog>,
+    signals: Option<Signals>,
+}
+
+impl Supervisor {
+    /// Everything, or as much as can be had and why not more.
+    fn start(level: log::LevelFilter) -> Result<Self, (Self, anyhow::Error)> {
+        let mut supervisor = Self { consoles: Consoles::open(), log: None, signals: None };
+        let log = match KernelLog::start(level) {
+            Ok(log) => log,
+            Err(error) => return Err((supervisor, error)),
         };
-        let next = rescue::next(policy, rescue::has_shell());
-        let Next::Retry(pause) = next else { conclude(&failure, policy, Some(&signals)) };
-        rescue::explain(&failure, next);
-        signals.wait_out(pause, "trying again");
-        // Frees what the last try unpacked.
-        let _ = umount2(NEW_ROOT, MntFlags::MNT_DETACH);
-    }
-}
-
-/// Becomes the image's init; comes back only with the reason why not.
-fn hand_over(config: &Config, ready: &Ready, kernel_log: &KernelLog, signals: &Signals) -> Failure {
-    if config.break_before == Some(Step::Switch) {
-        rescue::stop_before(Step::Switch);
-    }
-    log::info!("switch_root: {}", ready.init().display());
-    kernel_log.stop();
-    signals.reap();
-    let Err(error) = switch_root(ready);
-    Failure::from_error(&error.context("switching to the new root"))
-}
-
-/// Runs one worker to its end.
-fn attempt(config: &Config, signals: &Signals) -> Result<Outcome> {
-    let (results, sender) = pipe2(OFlag::O_CLOEXEC).context("making the worker's pipe")?;
-    let worker = match sys::fork_single_threaded().context("starting the worker")? {
-        ForkResult::Child => {
-            drop(results);
-            work(config, sender);
+        supervisor.log = Some(log);
+        match Signals::take() {
+            Ok(signals) => supervisor.signals = Some(signals),
+            Err(error) => return Err((supervisor, error)),
         }
-        ForkResult::Parent { child } => child,
-    };
-    drop(sender);
-    // An outcome is far smaller than a pipe, so the worker never waits for us to read it.
-    let status = signals.wait_for(worker);
-    let mut message = Vec::new();
-    File::from(results).read_to_end(&mut message).context("hearing from the worker")?;
-    Ok(serde_json::from_slice(&message).unwrap_or_else(|_| Outcome::Failed(died(status))))
+        Ok(supervisor)
+    }
+
+    /// Tries until the image's init runs or the policy ends this run of the machine.
+    fn boot(&self, config: &Config) -> ! {
+        loop {
+            let failure = match self.attempt(config) {
+                Ok(Outcome::Ready(ready)) => {
+                    let failure = self.hand_over(config, &ready);
+                    // Mounts have moved and the initramfs may be gone: nothing is left to try again with.
+                    self.conclude(&failure, without_retry(config.onfail))
+                }
+                Ok(Outcome::Failed(failure)) => failure,
+                Err(error) => Failure::from_error(&error),
+            };
+            let next = rescue::next(config.onfail, rescue::has_shell());
+            let Next::Retry(pause) = next else { self.conclude(&failure, config.onfail) };
+            self.say(&rescue::message(&failure, next));
+            self.wait_out(pause, "trying again");
+            // Frees what the last try unpacked.
+            let _ = umount2(NEW_ROOT, MntFlags::MNT_DETACH);
+        }
+    }
+
+    /// Runs one worker to its end.
+    fn attempt(&self, config: &Config) -> Result<Outcome> {
+        let (results, sender) = pipe2(OFlag::O_CLOEXEC).context("making the worker's pipe")?;
+        let worker = match sys::fork_single_threaded().context("starting the worker")? {
+            ForkResult::Child => {
+                drop(results);
+                work(config, sender);
+            }
+            ForkResult::Parent { child } => child,
+        };
+        drop(sender);
+        let signals = self.signals.as_ref().context("no signals to wait with")?;
+        // An outcome is bounded and far smaller than a pipe, so the worker never waits for us to read it.
+        let status = signals.wait_for(worker);
+        let mut message = Vec::new();
+        File::from(results).read_to_end(&mut message).context("hearing from the worker")?;
+        Ok(serde_json::from_slice(&message).unwrap_or_else(|_| Outcome::Failed(died(status))))
+    }
+
+    /// Becomes the image's init; comes back only with the reason why not.
+    fn hand_over(&self, config: &Config, ready: &Ready) -> Failure {
+        if config.break_before == Some(Step::Switch) {
+            rescue::stop_before(Step::Switch);
+        }
+        log::info!("switch_root: {}", ready.init().display());
+        if let Some(log) = &self.log {
+            log.stop(LAST_LINES);
+        }
+        let Err(error) = switch_root(ready);
+        Failure::from_error(&error.context("switching to the new root"))
+    }
+
+    /// Says why the boot failed and follows a policy that ends this run of the machine.
+    fn conclude(&self, failure: &Failure, policy: OnFail) -> ! {
+        let next = rescue::next(policy, rescue::has_shell());
+        self.say(&rescue::message(failure, next));
+        let mode = match next {
+            Next::Retry(pause) | Next::Reboot(pause) => {
+                self.wait_out(pause, "rebooting");
+                RebootMode::RB_AUTOBOOT
+            }
+            Next::Poweroff => RebootMode::RB_POWER_OFF,
+            Next::Halt => RebootMode::RB_HALT_SYSTEM,
+            Next::Shell => {
+                rescue::shell().unwrap_or_else(|error| self.say(&format!("{error:#}")));
+                RebootMode::RB_AUTOBOOT
+            }
+        };
+        loop {
+            rescue::end(mode);
+            std::thread::sleep(Duration::from_secs(10));
+        }
+    }
+
+    /// After the lines that are on their way, `text` on every console.
+    fn say(&self, text: &str) {
+        if let Some(log) = &self.log {
+            log.flush(LAST_LINES);
+        }
+        self.consoles.say(text);
+    }
+
+    fn wait_out(&self, pause: Duration, then: &str) {
+        match &self.signals {
+            Some(signals) => signals.wait_out(pause, then),
+            None => std::thread::sleep(pause),
+        }
+    }
 }
 
 /// The worker's life: boot, tell, end.
@@ -118,12 +195,7 @@ fn work(config: &Config, sender: OwnedFd) -> ! {
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     if let Ok(sender) = sender.try_clone() {
         std::panic::set_hook(Box::new(move |info| {
-            let failure = Failure {
-                what: "stage 1 met a fault of its own".to_owned(),
-                why: info.to_string(),
-                todo: "report it with these lines; another version may not have it".to_owned(),
-            };
-            tell(&sender, &Outcome::Failed(failure));
+            tell(&sender, &Outcome::Failed(panicked("stage 1", info)));
             std::process::abort();
         }));
     }
@@ -148,49 +220,14 @@ fn died(status: WaitStatus) -> Failure {
             "it was killed (SIGKILL), most likely because memory ran out".to_owned(),
             "give the node more memory, or make the image smaller; the kernel log above shows what it killed",
         ),
-        WaitStatus::Signaled(_, signal, _) => {
-            (format!("it was killed by {signal}"), "report it with these lines; another version may not have it")
-        }
-        status => (format!("it ended without a word ({status:?})"), "report it with these lines"),
+        WaitStatus::Signaled(_, signal, _) => (format!("it was killed by {signal}"), OUR_FAULT),
+        status => (format!("it ended without a word ({status:?})"), OUR_FAULT),
     };
-    Failure {
-        what: "the process that boots the node died".to_owned(),
-        why: format!("{how}; {}", memory()),
-        todo: todo.to_owned(),
-    }
+    Failure::new("the process that boots the node died", &format!("{how}; {}", memory()), todo)
 }
 
 fn memory() -> String {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let fields: Vec<&str> = meminfo.lines().take(3).filter(|line| !line.starts_with("MemFree")).collect();
     fields.join(", ").split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Follows a policy that ends this run of the machine.
-fn conclude(failure: &Failure, policy: OnFail, signals: Option<&Signals>) -> ! {
-    let next = rescue::next(policy, rescue::has_shell());
-    rescue::explain(failure, next);
-    let mode = match next {
-        Next::Retry(pause) | Next::Reboot(pause) => {
-            match signals {
-                Some(signals) => signals.wait_out(pause, "rebooting"),
-                None => std::thread::sleep(pause),
-            }
-            RebootMode::RB_AUTOBOOT
-        }
-        Next::Poweroff => RebootMode::RB_POWER_OFF,
-        Next::Halt => RebootMode::RB_HALT_SYSTEM,
-        Next::Shell => {
-            if let Err(error) = rescue::shell() {
-                log::error!("{error:#}");
-            }
-            RebootMode::RB_AUTOBOOT
-        }
-    };
-    // The log's process needs a moment to bring the message out.
-    std::thread::sleep(Duration::from_secs(1));
-    loop {
-        rescue::end(mode);
-        std::thread::sleep(Duration::from_secs(10));
-    }
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::Config;
-use super::values::{address, break_step, client_id, duration, ip, list, mac_of_bootif, modules, onfail, sha256, urls};
+use super::values::{
+    address, break_step, client_id, duration, ip, list, log_level, mac_of_bootif, modules, onfail, sha256, urls,
+};
 use crate::mounts::TmpfsOptions;
 
 /// A kernel parameter: what it is called, what it means, and how its value gets into [`Config`].
@@ -171,7 +173,7 @@ pub const PARAMS: &[Param] = &[
         value: "error | warn | info | debug",
         default: "info",
         meaning: "what goes to the kernel log",
-        set: |config, value| value.parse().map(|level| config.log = level).map_err(|_| "not a log level".to_owned()),
+        set: |config, value| log_level(value).map(|level| config.log = level),
     },
     Param {
         name: "init",

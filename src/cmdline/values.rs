@@ -116,6 +116,17 @@ pub(super) fn onfail(value: &str) -> Result<OnFail, String> {
     })
 }
 
+/// What is logged; errors always are.
+pub(super) fn log_level(value: &str) -> Result<log::LevelFilter, String> {
+    Ok(match value {
+        "error" => log::LevelFilter::Error,
+        "warn" => log::LevelFilter::Warn,
+        "info" => log::LevelFilter::Info,
+        "debug" => log::LevelFilter::Debug,
+        _ => return Err("one of error, warn, info, debug".to_owned()),
+    })
+}
+
 /// The step to stop before.
 pub(super) fn break_step(value: &str) -> Result<Step, String> {
     Ok(match value {

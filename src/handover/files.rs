@@ -50,8 +50,13 @@ fn resolv_conf(lease: &Lease) -> String {
     text
 }
 
-/// `RUN/rootstream/boot.json` and `lease.json`.
-pub(super) fn leave_record(run: &Path, record: &Record, lease: &Lease) -> Result<()> {
+/// Leaves the record of a boot that succeeded, and its lease, as `boot.json` and `lease.json` in
+/// `run`/rootstream; `run` moves to stage 2.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn leave_record(run: &Path, record: &mut Record, lease: &Lease) -> Result<()> {
+    record.ok = true;
     let folder = run.join("rootstream");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let lease = serde_json::to_string_pretty(lease).context("writing the lease as JSON")?;

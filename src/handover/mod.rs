@@ -8,16 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::cmdline::Config;
 use crate::dhcp::Lease;
+use crate::failure::refuse;
 use crate::image::VerifiedRoot;
-use crate::report::Record;
 
 mod files;
 mod find;
 mod switch;
 
+pub use files::leave_record;
 pub use find::check_init;
 pub(crate) use find::resolve;
 pub use switch::switch_root;
+
+/// The mounts that move to the new root.
+const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
 
 /// A root that can be switched to. Made from a [`VerifiedRoot`] whose init was found, in the process
 /// that verified it, and sent from there to PID 1.
@@ -45,20 +49,66 @@ pub fn additions(root: &VerifiedRoot, lease: Option<&Lease>) -> Vec<String> {
     files::for_stage_2(root.path(), lease).into_iter().map(|file| file.path).collect()
 }
 
-/// Leaves the files for stage 2: those that the image leaves open in its root, the record and the
-/// lease in `run`, which moves to stage 2.
+/// Checks that the image has room for what moves to it: /dev, /proc, /sys and /run are real folders there,
+/// or not there. `image` names the image in the message.
+///
+/// # Errors
+/// One is a file or a link.
+pub fn check_mount_points(root: &Path, image: &str) -> Result<()> {
+    for name in MOVED {
+        let kind = std::fs::symlink_metadata(root.join(name)).map(|metadata| metadata.is_dir());
+        if let Ok(false) = kind {
+            return Err(refuse(
+                format!("/{name} of the image {image} is not a folder, so nothing can be mounted there"),
+                "make it an empty folder in the image",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Writes the files for stage 2 that the image leaves open, and names the node.
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn prepare(root: VerifiedRoot, config: &Config, lease: &Lease, record: &mut Record, run: &Path) -> Result<Ready> {
+pub fn prepare(root: VerifiedRoot, config: &Config, lease: &Lease) -> Result<Ready> {
     for file in files::for_stage_2(root.path(), Some(lease)) {
         let path = root.path().join(file.path.trim_start_matches('/'));
         std::fs::write(&path, &file.content).with_context(|| format!("writing {}", path.display()))?;
     }
     if let Some(name) = &lease.hostname {
-        nix::unistd::sethostname(name).with_context(|| format!("setting the host name {name}"))?;
+        let short = kernel_name(name);
+        if let Err(errno) = nix::unistd::sethostname(short) {
+            log::warn!("hand-over: the kernel does not take the host name {short}: {}", errno.desc());
+        }
     }
-    record.ok = true;
-    files::leave_record(run, record, lease)?;
     Ok(Ready { root: root.path().to_owned(), init: config.init.clone(), args: config.init_args.clone() })
+}
+
+/// As much of a host name as the kernel takes (gethostname(2): 64 bytes): all of it, or its first label,
+/// which RFC 1035 bounds at 63.
+fn kernel_name(name: &str) -> &str {
+    if name.len() <= 64 { name } else { name.split('.').next().unwrap_or(name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_host_name_is_cut_to_its_first_label() {
+        assert_eq!(kernel_name("n1.cluster"), "n1.cluster");
+        assert_eq!(kernel_name(&format!("n1.{}", "x".repeat(63))), "n1");
+    }
+
+    // F61
+    #[test]
+    fn an_image_without_room_for_the_mounts_is_refused_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("proc")).unwrap();
+        check_mount_points(root.path(), "http://m/i.tar").unwrap();
+        std::os::unix::fs::symlink("/var/run", root.path().join("run")).unwrap();
+        let error = check_mount_points(root.path(), "http://m/i.tar").unwrap_err().to_string();
+        assert!(error.contains("/run of the image http://m/i.tar"), "{error}");
+    }
 }

@@ -13,15 +13,14 @@ use nix::sys::reboot::set_cad_enabled;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use nix::unistd::{chdir, chroot, execv, pivot_root};
 
-use super::Ready;
+use super::{MOVED, Ready};
 use crate::sys;
 
 /// `RAMFS_MAGIC` of linux/magic.h.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
-const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
 
-/// Makes the new root `/`, frees the initramfs and becomes its init. Returns only on failure; the
-/// initramfs is still whole where a refusal came first.
+/// Makes the new root `/`, frees the initramfs and becomes its init. Returns only on failure; after it
+/// nothing can be tried again, as the mounts or the initramfs may be gone.
 ///
 /// # Errors
 /// The new root is not a mount of its own, `/` is not an initramfs, or the kernel refuses a step.
@@ -111,6 +110,7 @@ fn become_init(ready: &Ready) -> Result<Infallible> {
 mod tests {
     use super::*;
 
+    // F61
     #[test]
     fn a_root_that_is_no_mount_is_refused() {
         let dir = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::http::{Client, Refusal, Response};
 use super::pipe::{Gone, Writer};
-use super::progress::Progress;
+use super::progress::{Progress, megabytes};
 use super::resume::{Answer, Verdict, Version, judge};
 use super::retry::{Patience, Pause};
 use super::{Resolve, Settings};
@@ -70,6 +70,8 @@ pub(super) struct Account {
     pub(super) patience: Patience,
     /// How often a request had to be made again.
     pub(super) retries: u32,
+    /// Bytes passed on to the decoder, in all passes.
+    pub(super) received: u64,
 }
 
 /// One pass over the file.
@@ -79,6 +81,8 @@ pub(super) struct Fetch<'a> {
     progress: &'a Progress,
     account: &'a mut Account,
     out: Writer,
+    /// Free bytes where the image goes.
+    room: u64,
     have: u64,
     version: Version,
     /// The mirror that `version` came from.
@@ -103,6 +107,7 @@ impl<'a> Fetch<'a> {
         progress: &'a Progress,
         account: &'a mut Account,
         out: Writer,
+        room: u64,
     ) -> Self {
         let mirror =
             |url: &String| Mirror { client: Client::new(url, settings.stall, resolve), ranges: true, hopeless: false };
@@ -113,6 +118,7 @@ impl<'a> Fetch<'a> {
             progress,
             account,
             out,
+            room,
             have: 0,
             version: Version::default(),
             origin: 0,
@@ -137,6 +143,7 @@ impl<'a> Fetch<'a> {
             self.news = Instant::now();
             let end = self.attempt(index).unwrap_or_else(|end| end);
             let received = self.have - before;
+            self.account.received += received;
             let (pause, why) = match end {
                 End::Complete(url) => {
                     self.out.finish();
@@ -253,6 +260,7 @@ impl<'a> Fetch<'a> {
             return Err(End::Stop(Stop::Restart("the image was replaced")));
         }
         self.adopt(index, answer);
+        self.refuse_too_large(&url)?;
         loop {
             let space = self.out.space()?;
             let count = watch.read(&mut body, space)?;
@@ -274,6 +282,19 @@ impl<'a> Fetch<'a> {
                 Err(End::Stop(Stop::Failed(refuse(what, "check the server, or a proxy in between"))))
             }
             _ => Ok(End::Complete(url)),
+        }
+    }
+
+    /// An image that is larger packed than the room for it unpacked is not worth downloading.
+    fn refuse_too_large(&self, url: &str) -> Result<(), End> {
+        match self.version.total {
+            Some(total) if self.have == 0 && total > self.room => {
+                let (total, room) = (megabytes(total), megabytes(self.room));
+                let what = format!("{url} is {total} MB, but only {room} MB are free where it goes");
+                let todo = "give the node more memory (or rootstream.tmpfs=size=), or make the image smaller";
+                Err(End::Stop(Stop::Failed(refuse(what, todo))))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -113,7 +113,16 @@ impl VerifiedRoot {
     }
 }
 
-/// Streams the image into `root`, an empty directory, and verifies it.
+/// What a transfer cost, whether it succeeded or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Bytes received of the image.
+    pub bytes: u64,
+    /// How often a request was made again or the transfer begun again.
+    pub retries: u32,
+}
+
+/// Streams the image into `root`, an empty directory, and verifies it; `tally` is filled in either way.
 ///
 /// # Errors
 /// The image cannot be fetched within `settings.retry`, is damaged, incomplete, not an image, not
@@ -123,11 +132,25 @@ pub fn install(
     unpack: Unpack,
     resolver: &Arc<dyn Resolve>,
     root: &Path,
+    tally: &mut Tally,
 ) -> anyhow::Result<VerifiedRoot> {
-    let mut account = Account { patience: Patience::new(settings.retry), retries: 0 };
+    let mut account = Account { patience: Patience::new(settings.retry), retries: 0, received: 0 };
+    let installed = passes(settings, unpack, resolver, root, &mut account);
+    *tally = Tally { bytes: account.received, retries: account.retries };
+    installed
+}
+
+/// As many passes as it takes.
+fn passes(
+    settings: &Settings,
+    unpack: Unpack,
+    resolver: &Arc<dyn Resolve>,
+    root: &Path,
+    account: &mut Account,
+) -> anyhow::Result<VerifiedRoot> {
     loop {
         let start = Instant::now();
-        match stream::pass(settings, unpack, resolver, root, &mut account)? {
+        match stream::pass(settings, unpack, resolver, root, account)? {
             Pass::Complete(facts) => return Ok(VerifiedRoot { path: root.to_owned(), facts }),
             Pass::Restart(why) => {
                 account.retries += 1;

@@ -69,7 +69,6 @@ pub(super) enum Verdict {
 pub(super) fn judge(have: u64, ours: &Version, answer: &Answer, same_server: bool) -> Verdict {
     match answer {
         Answer::Whole(_) if have == 0 => Verdict::Skip(0),
-        Answer::Whole(theirs) if ours.same_as(theirs) => Verdict::Skip(have),
         Answer::Whole(theirs) if ours.length_differs(theirs) => Verdict::Restart("the image's length has changed"),
         Answer::Whole(theirs) if same_server && ours.differs(theirs) => Verdict::Restart("the image was replaced"),
         Answer::Whole(_) => Verdict::Compare(have),
@@ -118,8 +117,8 @@ mod tests {
         let cases = [
             (400, &ours, part(400, &ours), true, Verdict::Skip(0)),
             (400, &ours, part(100, &ours), true, Verdict::Skip(300)),
-            (400, &ours, whole(&ours), true, Verdict::Skip(400)),
-            (400, &ours, whole(&ours), false, Verdict::Skip(400)),
+            (400, &ours, whole(&ours), true, Verdict::Compare(400)),
+            (400, &ours, whole(&ours), false, Verdict::Compare(400)),
             (400, &ours, whole(&version(Some("\"b\""), 1000)), true, Verdict::Restart("the image was replaced")),
             (400, &ours, whole(&version(Some("\"b\""), 1000)), false, Verdict::Compare(400)),
             (400, &ours, part(400, &version(Some("\"b\""), 1000)), true, Verdict::Restart("the image was replaced")),

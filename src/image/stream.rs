@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context as _;
+use nix::sys::statvfs::statvfs;
 
 use super::decode::{self, Format};
 use super::fetch::{Account, Fetch, Stop};
@@ -41,9 +42,10 @@ pub(super) fn pass(
     let (to_decoder, from_server) = pipe::pipe(BLOCKS);
     let (to_unpacker, from_decoder) = pipe::pipe(BLOCKS);
     let progress = Progress::default();
+    let room = free_bytes(root).with_context(|| format!("asking how much room {} has", root.display()))?;
     let (fetched, decoded, unpacked) = thread::scope(|scope| {
         scope.spawn(|| progress.show());
-        let fetch = Fetch::new(settings, resolver, &progress, account, to_decoder);
+        let fetch = Fetch::new(settings, resolver, &progress, account, to_decoder, room);
         let fetching = scope.spawn(|| fetch.run());
         let decoding = scope.spawn(|| decode(from_server, to_unpacker));
         let unpacked = unpack::unpack(from_decoder, root, options);
@@ -101,6 +103,12 @@ fn decode(mut input: Reader, output: Writer) -> anyhow::Result<Format> {
     let format = decode::sniff(input.fill_buf()?)?;
     decode::decode(format, input, output)?;
     Ok(format)
+}
+
+/// What an unprivileged user can still write there.
+fn free_bytes(root: &Path) -> nix::Result<u64> {
+    let free = statvfs(root)?;
+    Ok(free.blocks_available().saturating_mul(free.fragment_size()))
 }
 
 fn hex(bytes: &[u8]) -> String {

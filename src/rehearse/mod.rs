@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use crate::boot;
 use crate::checks::Checks;
 use crate::cmdline::{self, Config};
 use crate::failure::{Advise, Failure, refuse};
 use crate::handover;
-use crate::image::{self, Resolve, Unpack};
+use crate::image::{Resolve, Unpack};
 use crate::log::StderrLog;
 use crate::net::{self, Network};
 use crate::report::Record;
@@ -53,7 +54,10 @@ impl<T> Exits<T> for Result<T> {
 /// Runs `init rehearse` with these arguments and returns its exit code. The record goes to stdout, all
 /// else to stderr.
 pub fn run(args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
-    let options = match Options::parse(args) {
+    let args: Vec<_> = args.collect();
+    let json = args.iter().any(|arg| arg == "--json");
+    let mut record = Record::default();
+    let options = match Options::parse(args.into_iter()) {
         Ok(Some(options)) => options,
         Ok(None) => {
             print!("{}", options::HELP);
@@ -61,10 +65,14 @@ pub fn run(args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         }
         Err(error) => {
             eprintln!("init rehearse: {error:#}\n\n{}", options::USAGE);
+            if json {
+                record.exit = USAGE;
+                record.error = Some(Failure::from_error(&error));
+                println!("{}", record.json());
+            }
             return ExitCode::from(USAGE);
         }
     };
-    let mut record = Record::default();
     match rehearse(&options, &mut record) {
         Ok(()) => record.ok = true,
         Err(Stop { exit, error }) => {
@@ -98,13 +106,10 @@ fn image(options: &Options, config: &Config, network: Option<&Network>, record: 
     let resolver: Arc<dyn Resolve> = network.map_or_else(|| Arc::new(HostNames) as _, Network::resolver);
     let unpack = Unpack { owners: !options.no_owners };
     let root = record
-        .step("image", |record| {
-            let root = image::install(&config.image, unpack, &resolver, &options.root)?;
-            record.set_image(root.facts());
-            Ok(root)
-        })
+        .step("image", |record| boot::install(config, unpack, &resolver, &options.root, record))
         .or_exit(REFUSED)?;
     let image_arch = handover::check_init(root.path(), &config.init, &root.facts().url).or_exit(NO_INIT)?;
+    handover::check_mount_points(root.path(), &root.facts().url).or_exit(REFUSED)?;
     record.checks = Checks::compare(root.path(), image_arch, options.kernel.as_deref(), options.arch.as_deref());
     record.handover = handover::additions(&root, network.map(|network| &network.lease));
     let mismatches = record.checks.mismatches();

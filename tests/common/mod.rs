@@ -26,5 +26,5 @@ pub(crate) fn settings(urls: &[String]) -> Settings {
 /// `image::install` with a resolver for tests.
 pub(crate) fn install(settings: &Settings, owners: bool, root: &Path) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
-    image::install(settings, Unpack { owners }, &resolver, root)
+    image::install(settings, Unpack { owners }, &resolver, root, &mut image::Tally::default())
 }

@@ -1,4 +1,5 @@
 //! A server's network namespace, a node's, and wires between them.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::cell::RefCell;
 use std::fs;
