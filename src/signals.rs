@@ -95,3 +95,77 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::path::PathBuf;
+    use std::process::{Command, ExitStatus};
+    use std::{env, fs};
+
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    /// What the second run of a test is to be sent, and the PID namespace that it must not be in.
+    const TOLD: &str = "ROOTSTREAM_TEST_SIGNAL";
+    const OUTER: &str = "ROOTSTREAM_TEST_OUTER";
+
+    fn pid_namespace() -> PathBuf {
+        fs::read_link("/proc/self/ns/pid").unwrap()
+    }
+
+    /// Runs `test` of this module again, as PID 1 of a PID namespace of its own: there the kernel ends that
+    /// process instead of the machine, by HUP for a reboot and by INT for a power-off (reboot(2)).
+    fn as_pid_1(test: &str, told: &str) -> ExitStatus {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]);
+        // In all threads, as if this one were the only one.
+        command.args(["env", "--block-signal=CHLD"]).arg(env::current_exe().unwrap());
+        command.args(["--exact", &format!("signals::tests::{test}"), "--test-threads=1"]);
+        let output = command.env(TOLD, told).env(OUTER, pid_namespace()).output().unwrap();
+        println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        output.status
+    }
+
+    /// In that second run, what it is told.
+    fn told() -> Option<String> {
+        let told = env::var(TOLD).ok()?;
+        let outer = PathBuf::from(env::var_os(OUTER).unwrap());
+        assert!(std::process::id() == 1 && pid_namespace() != outer, "a reboot here would be a real one");
+        Some(told)
+    }
+
+    // F57-58
+    #[test]
+    fn orphans_are_reaped_while_the_worker_runs() {
+        if told().is_none() {
+            assert!(as_pid_1("orphans_are_reaped_while_the_worker_runs", "").success());
+            return;
+        }
+        let signals = Signals::take().unwrap();
+        let script = "for i in 1 2 3; do (sleep 0.05 & exit 3) & done; sleep 0.4; exit 7";
+        #[expect(clippy::zombie_processes, reason = "waiting for it is what is tested")]
+        let worker = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let worker = Pid::from_raw(worker.id().try_into().unwrap());
+        assert_eq!(signals.wait_for(worker), WaitStatus::Exited(worker, 7));
+        assert_eq!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Err(Errno::ECHILD), "nobody is left");
+    }
+
+    // F57-58
+    #[test]
+    fn term_and_int_reboot_and_pwr_switches_off() {
+        let Some(told) = told() else {
+            for (sent, ended_by) in
+                [(Signal::SIGTERM, Signal::SIGHUP), (Signal::SIGINT, Signal::SIGHUP), (Signal::SIGPWR, Signal::SIGINT)]
+            {
+                let status = as_pid_1("term_and_int_reboot_and_pwr_switches_off", sent.as_str());
+                assert_eq!(status.signal(), Some(ended_by as i32), "{sent}: {status}");
+            }
+            return;
+        };
+        let signals = Signals::take().unwrap();
+        raise(told.parse::<Signal>().unwrap()).unwrap();
+        signals.wait_out(Duration::from_secs(20), "nothing");
+    }
+}
