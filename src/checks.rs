@@ -111,6 +111,7 @@ mod tests {
         assert_eq!((checks.kernel.as_str(), checks.arch.as_str()), (SAME, SAME));
     }
 
+    // F37
     #[test]
     fn both_values_of_a_mismatch_are_said() {
         let checks = Checks::compare(image("6.1.0-1").path(), "aarch64", Some("6.12.3"), Some("x86_64"));

@@ -231,3 +231,30 @@ fn memory() -> String {
     let fields: Vec<&str> = meminfo.lines().take(3).filter(|line| !line.starts_with("MemFree")).collect();
     fields.join(", ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    // F56
+    #[test]
+    fn every_way_a_worker_can_die_has_its_reason() {
+        let worker = Pid::from_raw(9);
+        for (status, why, todo) in [
+            (
+                WaitStatus::Signaled(worker, Signal::SIGKILL, false),
+                "it was killed (SIGKILL)",
+                "give the node more memory",
+            ),
+            (WaitStatus::Signaled(worker, Signal::SIGSEGV, false), "it was killed by SIGSEGV", "report it"),
+            (WaitStatus::Exited(worker, 0), "it ended without a word (Exited", "report it"),
+        ] {
+            let failure = died(status);
+            assert_eq!(failure.what, "the process that boots the node died");
+            assert!(failure.why.starts_with(why) && failure.why.contains("MemTotal: "), "{}", failure.why);
+            assert!(failure.todo.starts_with(todo), "{}", failure.todo);
+        }
+    }
+}

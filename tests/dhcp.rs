@@ -60,6 +60,7 @@ fn dnsmasq_gives_the_address_of_the_mac_with_routes_dns_and_mtu() {
         ],
     );
     lab.node(|| {
+        // F14: dnsmasq unicasts to an address that nobody has yet.
         let network = bring_up(&settings()).unwrap();
         assert_eq!((network.port.as_str(), network.mac), ("eth0", [0x52, 0x54, 0, 0xac, 0x10, 1]));
         let lease = &network.lease;

@@ -7,16 +7,18 @@ mod common;
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::Backlog;
 use rootstream::failure::Failure;
 use rootstream::image::{Settings, Trust, VerifiedRoot};
 use rootstream_lab::faulty::{Request, Server, answer, head, reset};
+use rootstream_lab::namespace::enter_private_network;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -388,6 +390,46 @@ fn a_refused_connection_is_tried_again_and_the_mirror_first() {
     assert_eq!(verified.facts().retries, 1);
 }
 
+/// A listener whose queue is full: the kernel drops further SYNs. The connections keep it so.
+fn swallower() -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    nix::sys::socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut held = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        held.push(stream);
+        assert!(held.len() < 10, "a queue of one that never fills");
+    }
+    (listener, held)
+}
+
+// F18-20
+#[test]
+fn a_swallowed_syn_and_an_unreachable_host_lead_to_the_next_mirror() {
+    // Without routes, so that 192.0.2.1 is unreachable on any machine.
+    enter_private_network().unwrap();
+    let (listener, _held) = swallower();
+    let body = image(20);
+    let server = serve(move |_, stream| answer(stream, "200 OK", &[], &body));
+    let urls = [
+        format!("http://{}/swallowed", listener.local_addr().unwrap()),
+        "http://192.0.2.1/unreachable".to_owned(),
+        server.url("/good"),
+    ];
+    let mut settings = common::settings(&urls);
+    settings.stall = Duration::from_millis(500);
+    let start = Instant::now();
+    let (root, verified) = install_with(&settings).unwrap();
+    check(root.path(), 20);
+    assert!(start.elapsed() >= settings.stall && start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(verified.facts().retries, 2);
+    let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    for (url, why) in [(&urls[0], "no answer in time"), (&urls[1], "unreachable")] {
+        let line = lines.iter().find(|line| line.contains(url.as_str())).expect("a line per try");
+        assert!(line.to_lowercase().contains(why) && line.ends_with("trying the next mirror"), "{line}");
+    }
+}
+
 // F21
 #[test]
 fn a_missing_image_is_named_with_its_status() {
@@ -525,6 +567,7 @@ fn an_encoded_answer_is_refused() {
     check(root.path(), 14);
 }
 
+// F33
 #[test]
 fn a_wrong_digest_is_final() {
     let server = serve(|_, stream| answer(stream, "200 OK", &[], &image(15)));
@@ -533,6 +576,30 @@ fn a_wrong_digest_is_final() {
     let message = Failure::from_error(&install_with(&settings).unwrap_err()).to_string();
     assert!(message.contains("sha256") && message.contains("070707"), "{message}");
     assert_eq!(server.requests().len(), 1);
+}
+
+// F47
+#[test]
+fn an_archive_cut_between_entries_is_not_taken_for_the_whole() {
+    let whole = archive(21);
+    let length = whole.len();
+    // The padded data of five files and their headers.
+    let cut = whole[..5 * (512 + 60_416)].to_vec();
+    let copy = cut.clone();
+    let shorter = serve(move |_, stream| answer(stream, "200 OK", &[], &copy));
+    let mut settings = common::settings(&[shorter.url("/image.tar")]);
+    settings.sha256 = Some(Sha256::digest(&whole).into());
+    let message = Failure::from_error(&install_with(&settings).unwrap_err()).to_string();
+    assert!(message.contains("sha256"), "{message}");
+
+    let ends_early = serve(move |_, stream| {
+        head(stream, "200 OK", &[], Some(length))?;
+        stream.write_all(&cut)
+    });
+    let mut settings = common::settings(&[ends_early.url("/image.tar")]);
+    settings.retry = Duration::from_millis(300);
+    let message = Failure::from_error(&install_with(&settings).unwrap_err()).to_string();
+    assert!(message.contains("beyond byte 304640"), "{message}");
 }
 
 fn outcome(file: Vec<u8>) -> Result<&'static str, String> {
@@ -638,6 +705,7 @@ fn damaged_compression_never_panics() {
     }
 }
 
+// F40
 #[test]
 fn other_formats_are_named() {
     for (magic, name) in [(&b"\xfd7zXZ\0"[..], "xz"), (b"hsqs", "squashfs"), (b"BZh9", "bzip2"), (b"070701", "cpio")] {

@@ -121,8 +121,19 @@ fn children(pid: u32) -> Vec<i32> {
 
 /// A network with a DHCP server, and the image's server at 172.16.0.254.
 fn served(image: Vec<u8>) -> (Lab, Vec<Box<dyn std::any::Any>>) {
+    let lab = wired();
+    let servers = serve(&lab, image);
+    (lab, servers)
+}
+
+/// A network without servers.
+fn wired() -> Lab {
     let lab = Lab::new();
     lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    lab
+}
+
+fn serve(lab: &Lab, image: Vec<u8>) -> Vec<Box<dyn std::any::Any>> {
     let dnsmasq = lab.dnsmasq(
         "srv0",
         &[
@@ -134,7 +145,7 @@ fn served(image: Vec<u8>) -> (Lab, Vec<Box<dyn std::any::Any>>) {
     let http = Server::start_at("172.16.0.254:80".parse().unwrap(), move |_, stream| {
         answer(stream, "200 OK", &[("ETag", "\"1\"")], &image)
     });
-    (lab, vec![Box::new(dnsmasq), Box::new(http.unwrap())])
+    vec![Box::new(dnsmasq), Box::new(http.unwrap())]
 }
 
 /// An image of busybox whose init is this script.
@@ -217,8 +228,7 @@ fn a_refused_image_follows_the_policy() {
 // F56: not only the OOM killer.
 #[test]
 fn a_worker_that_crashes_is_an_ordinary_failure() {
-    let lab = Lab::new();
-    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let lab = wired();
     let (output, message) = lab.node(|| {
         let machine = Machine::start(&format!("{IMAGE} rootstream.onfail=poweroff"));
         machine.wait_for_line("dhcp: eth0: DISCOVER 1");
@@ -234,12 +244,32 @@ fn a_worker_that_crashes_is_an_ordinary_failure() {
     assert!(message[1].starts_with("  why: it was killed by SIGSEGV; MemTotal: "), "{message:#?}");
 }
 
+// F56
+#[test]
+fn a_worker_that_panics_says_what_and_where() {
+    let lab = wired();
+    let machine = lab.node(|| Machine::start(&format!("{IMAGE} rootstream.onfail=poweroff")));
+    machine.wait_for_line("dhcp: eth0: DISCOVER 1");
+    // Without address space for a stack the standard library panics where a thread is started.
+    let worker = machine.worker();
+    let status = fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let kib: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+    let limit = format!("--as={}", (kib + 6 * 1024) * 1024);
+    assert!(Command::new("prlimit").args(["--pid", &worker.to_string(), &limit]).status().unwrap().success());
+    let _servers = serve(&lab, image("#!/bin/sh\n"));
+    let (output, message) = machine.end();
+    assert_eq!(output.status.signal(), SWITCHED_OFF, "{output:?}");
+    assert_eq!(message[0], "boot failed: stage 1 met a fault of its own");
+    assert!(message[1].starts_with("  why: panicked at "), "{message:#?}");
+    assert_eq!(message.last().unwrap(), "  now: switching off (rootstream.onfail=)");
+}
+
 // F58
 #[test]
 fn signals_end_the_boot_in_their_own_ways() {
     for (signal, end) in [(Signal::SIGTERM, REBOOTED), (Signal::SIGINT, REBOOTED), (Signal::SIGPWR, SWITCHED_OFF)] {
-        let lab = Lab::new();
-        lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+        let lab = wired();
         let (output, _) = lab.node(move || {
             let machine = Machine::start(IMAGE);
             machine.wait_for_line("dhcp: eth0: DISCOVER 1");
@@ -260,8 +290,7 @@ fn signals_end_the_boot_in_their_own_ways() {
 // F57
 #[test]
 fn orphans_are_reaped() {
-    let lab = Lab::new();
-    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let lab = wired();
     lab.node(|| {
         let machine = Machine::start(IMAGE);
         machine.wait_for_line("dhcp: eth0: DISCOVER 1");

@@ -125,6 +125,7 @@ fn mistakes_of_usage_exit_2_before_anything_is_fetched() {
     assert_eq!(fs::read_to_string(root.path().join("mine")).unwrap(), "precious");
 }
 
+// F37
 #[test]
 fn what_the_image_lacks_is_said_and_the_failure_policy_is_not_followed() {
     let server = serve(image(Some(&program())));

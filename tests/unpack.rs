@@ -7,6 +7,7 @@ mod common;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -292,6 +293,8 @@ fn nothing_gets_out() {
     let outside = tempfile::tempdir().unwrap();
     let victim = outside.path().join("victim");
     fs::write(&victim, "untouched").unwrap();
+    set_mode(&victim, 0o600);
+    set_mode(outside.path(), 0o700);
     let top = outside.path().to_str().unwrap();
     let through = |link_target: &str| {
         let archive = crafted(&[link(EntryType::Symlink, "way", link_target), file("way/victim", "broken")]);
@@ -324,6 +327,9 @@ fn nothing_gets_out() {
     assert!(root.path().join("last").symlink_metadata().unwrap().is_file());
     let (root, _) = unpack(&crafted(&[link(EntryType::Symlink, "last", top), directory("last")])).unwrap();
     assert!(root.path().join("last").symlink_metadata().unwrap().is_dir());
+    // A directory gets its mode last, when a link may have taken its place.
+    let (root, _) = unpack(&crafted(&[directory("last"), link(EntryType::Symlink, "last", top)])).unwrap();
+    assert!(root.path().join("last").symlink_metadata().unwrap().is_symlink());
 
     for target in [full, "../victim"] {
         let archive = crafted(&[link(EntryType::Link, "hard", target)]);
@@ -331,6 +337,8 @@ fn nothing_gets_out() {
     }
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
     assert_eq!(fs::metadata(&victim).unwrap().nlink(), 1);
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    assert_eq!((mode(&victim), mode(outside.path())), (0o600, 0o700));
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
 }
 
@@ -410,7 +418,27 @@ fn other_writers_attributes() {
     assert_eq!((entry.mtime, entry.uid), ((-2, 750_000_000), 3_000_000));
 }
 
-// F45, F46, F47, F49
+// F51
+#[test]
+fn attributes_that_a_file_system_cannot_hold() {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    // ramfs has no extended attributes at all.
+    mount(Some("ramfs"), root.path(), Some("ramfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let with = |name: &str| pax(&[(&format!("SCHILY.xattr.{name}"), b"value")], file("f", "x"));
+    let verified = unpack_into(&with("user.origin"), true, root.path()).unwrap();
+    let warning = "1 user extended attributes were not set: this file system cannot hold them";
+    assert_eq!(verified.facts().warnings, [warning]);
+    for name in ["security.capability", "security.selinux", "system.posix_acl_access"] {
+        let error = unpack_into(&with(name), true, root.path()).expect_err(name);
+        let message = Failure::from_error(&error).to_string();
+        assert!(message.contains("unpacking f") && message.contains("setting an extended attribute"), "{message}");
+    }
+}
+
+// F35, F45, F46, F47, F48, F49
 #[test]
 fn damaged_archives_are_refused_by_name() {
     let good = crafted(&[file("one", "1"), file("two", "22")]);
@@ -445,6 +473,7 @@ fn damaged_archives_are_refused_by_name() {
         ("a PAX header of 1 MiB", long(b'x', 1 << 20), "extension headers are longer"),
         ("an empty name", crafted(&[file("", "x")]), "empty name"),
         ("a NUL in a name", pax(&[("path", b"a\0b")], file("x", "")), "NUL"),
+        ("a name beyond PATH_MAX", pax(&[("path", "deep/".repeat(2000).as_bytes())], file("x", "")), "name too long"),
         ("a broken PAX record", [long(b'x', 512), good.clone()].concat(), "PAX"),
         (
             "an overlapping sparse map",
@@ -504,8 +533,12 @@ fn a_full_file_system_is_told_with_sizes() {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
     let root = tempfile::tempdir().unwrap();
     mount(Some("tmpfs"), root.path(), Some("tmpfs"), MsFlags::empty(), Some("size=1m,nr_inodes=20")).unwrap();
-    let data = "x".repeat(2 << 20);
-    let error = unpack_into(&crafted(&[file("big", &data)]), true, root.path()).unwrap_err();
+    let data = "x".repeat(32 << 20);
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    bomb.write_all(&crafted(&[file("big", &data)])).unwrap();
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 100_000, "{}", bomb.len());
+    let error = unpack_into(&bomb, true, root.path()).unwrap_err();
     let message = Failure::from_error(&error).to_string();
     assert!(message.contains("does not fit") && message.contains("it holds 1.0 MB"), "{message}");
     fs::remove_file(root.path().join("big")).unwrap();

@@ -25,6 +25,7 @@ fn bootstrap(site: &TestSite, more: &[&str]) -> std::process::Output {
     site.run(&words)
 }
 
+// F59, F63
 #[test]
 fn the_initramfs_holds_the_agent_and_the_modules_it_needs() {
     let site = site();

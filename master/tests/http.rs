@@ -33,6 +33,10 @@ fn serve_at_most(connections: usize) -> Served {
     fs::write(site.path("store/c/b.tar.zst"), b"0123456789").unwrap();
     fs::write(site.path("store/c/latest.json"), b"{}").unwrap();
     fs::write(site.path("tftp/c/vmlinuz-6.1"), b"kernel").unwrap();
+    start(site, connections)
+}
+
+fn start(site: TestSite, connections: usize) -> Served {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
@@ -42,6 +46,12 @@ fn serve_at_most(connections: usize) -> Served {
 }
 
 impl Served {
+    /// Another server, after this one, for the same files.
+    fn restarted(self) -> Self {
+        drop(self._runtime);
+        start(self.site, 1000)
+    }
+
     /// Status line, headers (lower case) and body, by curl.
     fn curl(&self, words: &[&str], path: &str) -> (u16, String, Vec<u8>) {
         let url = format!("http://{}{path}", self.address);
@@ -186,6 +196,48 @@ fn every_request_leaves_a_line() {
     assert_eq!(lines[0][8], "done");
     assert_eq!(lines[1][1..7], ["127.0.0.1", "HEAD", "/images/c/b.tar.zst", "-", "200", "0"]);
     assert_eq!(lines[2][1..6], ["127.0.0.1", "GET", "/images/c/missing", "-", "404"]);
+}
+
+// M4-5
+#[test]
+fn a_deleted_or_shortened_image_harms_nobody_else() {
+    let served = serve();
+    let length = 30_000_000;
+    for name in ["deleted", "shortened"] {
+        fs::write(served.site.path(&format!("store/c/{name}")), vec![7; length]).unwrap();
+    }
+    // Both are under way, and too long to be in flight as a whole.
+    let begin = |name: &str| {
+        let mut stream = TcpStream::connect(served.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(stream, "GET /images/c/{name} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 100]).unwrap();
+        stream
+    };
+    let (mut deleted, mut shortened) = (begin("deleted"), begin("shortened"));
+    fs::remove_file(served.site.path("store/c/deleted")).unwrap();
+    fs::OpenOptions::new().write(true).open(served.site.path("store/c/shortened")).unwrap().set_len(1000).unwrap();
+
+    let mut rest = Vec::new();
+    deleted.read_to_end(&mut rest).unwrap();
+    assert!(rest.len() > length, "who had begun gets all of it: {}", rest.len());
+    rest.clear();
+    // Closed early, which the announced length shows.
+    let _ = shortened.read_to_end(&mut rest);
+    assert!(rest.len() < length, "{}", rest.len());
+    assert_eq!(served.curl(&[], "/images/c/deleted").0, 404);
+    assert_eq!(served.curl(&[], "/images/c/b.tar.zst").0, 200);
+}
+
+// M6
+#[test]
+fn a_server_that_was_restarted_lets_its_clients_go_on() {
+    let first = serve();
+    let (_, head, _) = first.curl(&[], "/images/c/b.tar.zst");
+    let if_range = format!("If-Range: {}", header(&head, "etag").unwrap());
+    let again = first.restarted();
+    let (status, _, body) = again.curl(&["-H", "Range: bytes=3-", "-H", &if_range], "/images/c/b.tar.zst");
+    assert_eq!((status, body.as_slice()), (206, b"3456789".as_slice()));
 }
 
 // M1-3

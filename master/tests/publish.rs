@@ -116,8 +116,31 @@ fn a_kill_while_publishing_leaves_the_older_build_whole() {
     site.done(&["image", "publish", "compute"]);
     assert!(!half_written());
     assert_ne!(latest(&site), before);
+    // F28: nodes that are fetching the older build can go on.
+    assert!(folder.join(before["file"].as_str().unwrap()).exists());
 }
 
+// M4-5
+#[test]
+fn a_full_disk_ends_publishing_and_the_older_build_stays() {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    let site = site_with(&image(&[]));
+    let store = site.path("store");
+    fs::create_dir_all(&store).unwrap();
+    mount(Some("tmpfs"), &store, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+    site.done(&["image", "publish", "compute"]);
+    let before = latest(&site);
+    site.built("compute", &image(&[("noise", &noise(3_000_000))]));
+    let output = site.run(&["image", "publish", "compute"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("No space left on device"), "{}", stderr(&output));
+    assert_eq!(latest(&site), before);
+    assert!(store.join("compute").join(before["file"].as_str().unwrap()).exists());
+}
+
+// Builder
 #[test]
 fn an_image_with_secrets_is_published_only_when_told_to() {
     let site = site_with(&image(&[("etc/munge/munge.key", b"x"), ("etc/ssh/ssh_host_rsa_key", b"x")]));
@@ -129,6 +152,7 @@ fn an_image_with_secrets_is_published_only_when_told_to() {
     site.done(&["image", "publish", "compute", "--allow-secrets"]);
 }
 
+// Builder
 #[test]
 fn a_build_that_nothing_changed_for_is_not_repeated() {
     // mmdebstrap is not there to be found, so an attempt to build shows.

@@ -61,7 +61,6 @@ fn duplicates_and_foreign_addresses_are_refused_and_nothing_is_written() {
     assert_eq!(site.read("nodes.toml"), before);
 }
 
-// M15
 #[test]
 fn a_mistake_in_a_file_is_named_by_file_and_line() {
     let site = TestSite::new("br0", "172.16.0.254/24");

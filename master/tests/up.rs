@@ -66,8 +66,12 @@ impl Drop for Up {
 impl Up {
     /// Starts it and waits for its line.
     fn start(site: &TestSite) -> Self {
+        Self::start_by(site, site.command())
+    }
+
+    fn start_by(site: &TestSite, mut command: Command) -> Self {
         let log = fs::File::create(site.path("up.err")).unwrap();
-        let child = site.command().arg("up").stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let child = command.arg("up").stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut up = Self(child);
         let mut line = String::new();
         BufReader::new(up.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -82,6 +86,13 @@ impl Up {
 
     fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// The time that it has computed, in hundredths of a second (proc_pid_stat(5)).
+    fn cpu(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
     fn children(&self) -> Vec<String> {
@@ -127,7 +138,7 @@ fn udhcpc(script: &Path, lease: &Path) -> String {
     fs::read_to_string(lease).unwrap()
 }
 
-// M19
+// F17, M19
 #[test]
 fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     network();
@@ -242,6 +253,28 @@ fn taken_ports_and_missing_ports_are_named() {
     ip("link del br0").unwrap();
     let said = fails(&site);
     assert!(said.contains("ip address add 172.16.0.254/PREFIX dev br0"), "{said}");
+}
+
+// M4-5
+#[test]
+fn without_file_descriptors_it_neither_spins_nor_stops() {
+    network();
+    let site = site();
+    // Fewer than for the least number of connections and all that are told to come back.
+    let mut command = Command::new("prlimit");
+    command.arg("--nofile=140:140").arg(common::program()).arg("--site").arg(site.path(""));
+    let up = Up::start_by(&site, command);
+    let held: Vec<_> = (0..300).map(|_| std::net::TcpStream::connect((MASTER, 80)).unwrap()).collect();
+    let log = site.path("up.err");
+    eventually("it has none left", || fs::read_to_string(&log).unwrap().contains("Too many open files"));
+    let before = up.cpu();
+    std::thread::sleep(Duration::from_secs(1));
+    let took = up.cpu() - before;
+    assert!(took < 50, "{took} hundredths of a second");
+    drop(held);
+    let url = format!("http://{MASTER}/images/compute/latest.json");
+    let answers = || Command::new("curl").args(["-sf", "-m", "5", "-o", "/dev/null", &url]).status().unwrap().success();
+    eventually("it answers again", answers);
 }
 
 // M6

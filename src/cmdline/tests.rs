@@ -60,6 +60,7 @@ fn an_unknown_name_warns_with_the_nearest() {
     assert!(parse("foo.bar=1 panic=10").warnings.is_empty());
 }
 
+// F36, F60
 #[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     for name in params::PLANNED {

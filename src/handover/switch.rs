@@ -120,12 +120,14 @@ mod tests {
         assert!(refuse_unsafe(dir.path(), &dir.path().join("none")).is_err());
     }
 
+    // F61
     #[test]
     fn a_real_file_system_is_never_deleted() {
         let error = refuse_unsafe(Path::new("/"), Path::new("/proc")).unwrap_err().to_string();
         assert!(error.contains("not an initramfs") || error.contains("no /init"), "{error}");
     }
 
+    // F55
     #[test]
     fn deleting_stays_on_one_file_system() {
         let dir = tempfile::tempdir().unwrap();

@@ -212,6 +212,7 @@ mod tests {
         assert!(map.check(13).is_err());
     }
 
+    // F48
     #[test]
     fn maps_that_lie_are_refused() {
         let sized = |map: &'static [u8]| read(&[(b"GNU.sparse.size", b"100"), (b"GNU.sparse.map", map)], b"");

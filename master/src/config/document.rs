@@ -90,7 +90,6 @@ mod tests {
         Document::of("site.toml", text).parse::<Sample>().unwrap_err().to_string()
     }
 
-    // M15
     #[test]
     fn the_line_is_named() {
         assert!(mistake("known = 1\n\n# x\nunknown = 2\n").starts_with("site.toml:4: unknown field `unknown`"));

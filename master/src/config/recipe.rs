@@ -227,7 +227,6 @@ mod tests {
         assert_eq!(recipe.files[0].to.relative(), Path::new("etc/motd"));
     }
 
-    // M15
     #[test]
     fn mistakes_are_refused_with_their_line() {
         for (text, message) in [

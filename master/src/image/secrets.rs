@@ -79,6 +79,7 @@ mod tests {
         found(Path::new(name), content.as_bytes()).len()
     }
 
+    // Builder
     #[test]
     fn keys_and_identities_are_found() {
         let key = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n-----END OPENSSH PRIVATE KEY-----\n";
@@ -89,6 +90,7 @@ mod tests {
         assert_eq!(count("etc/machine-id", "0123456789abcdef0123456789abcdef\n"), 1);
     }
 
+    // Builder
     #[test]
     fn mentions_and_empty_files_are_not() {
         assert_eq!(count("usr/share/x.pm", "if (/^-----BEGIN RSA PRIVATE KEY-----$/) {\n"), 0);
@@ -98,6 +100,7 @@ mod tests {
         assert_eq!(count("root/.ssh/authorized_keys", "ssh-ed25519 AAAA admin\n"), 0);
     }
 
+    // Builder
     #[test]
     fn passwords_are_judged_by_the_line() {
         assert_eq!(count("etc/shadow", "root:*:1::::::\nsshd:!:1::::::\nn:!*:1:\n"), 0);

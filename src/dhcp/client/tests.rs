@@ -182,7 +182,7 @@ fn naks_start_again_after_growing_delays() {
     }
 }
 
-// F5, F6
+// F5
 #[test]
 fn after_a_failure_another_server_is_preferred() {
     let (mut client, request) = requesting(seconds(0.0));
