@@ -28,6 +28,9 @@ const RECIPE: &str = r#"# A Debian compute node. `rootstream image build compute
 suite = "bookworm"
 arch = "amd64"
 # mirror = "http://deb.debian.org/debian"
+# Its security and stable updates are built in; `rootstream image build compute --force` gets newer
+# ones. "" leaves them out, for a mirror that has only the suite.
+# security_mirror = "http://deb.debian.org/debian-security"
 
 packages = [
     "linux-image-amd64",    # for virtual machines only, linux-image-cloud-amd64 is smaller
