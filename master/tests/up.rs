@@ -138,6 +138,11 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     let test = shell("PATH=$PATH:/usr/sbin dnsmasq --test --conf-file=\"$1\" 2>&1", &site.path("run/dnsmasq.conf"));
     assert!(test.contains("syntax check OK"), "{test}");
 
+    // How `up` found out that it answers is nothing to worry about.
+    eventually("the sign of life", || site.read("log/dnsmasq.log").contains("pxelinux.cfg/default to 172.16.0.254"));
+    let log = site.read("log/dnsmasq.log");
+    assert!(!log.contains("fail") && !log.contains("error"), "{log}");
+
     // DHCP: a real client on n1's port gets n1's address and name, and the name of the boot loader.
     let script = site.path("lease.sh");
     fs::write(&script, "#!/bin/sh\n[ \"$1\" = bound ] && env > \"$LEASE\"\nexit 0\n").unwrap();
