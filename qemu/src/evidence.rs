@@ -154,11 +154,11 @@ mod tests {
             servers: "rootstream".into(),
             nodes: 1,
             power: "lab",
-            trust: "none".into(),
+            trust: "digest".into(),
             net: "tap".into(),
             accel: "tcg",
         };
-        let line = "firmware=bios servers=rootstream nodes=1 power=lab trust=none net=tap accel=tcg";
+        let line = "firmware=bios servers=rootstream nodes=1 power=lab trust=digest net=tap accel=tcg";
         assert_eq!(evidence.to_string(), line);
     }
 }
