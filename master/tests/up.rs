@@ -166,7 +166,7 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     let menu = tftp("pxelinux.cfg/01-52-54-00-ac-10-01");
     assert!(menu.starts_with("SERIAL 0 115200\nDEFAULT linux\n"), "{menu}");
     assert!(menu.contains(&format!("KERNEL compute/vmlinuz-{RELEASE}\n")), "{menu}");
-    assert!(menu.contains("console=ttyS0,115200 own=1\n  IPAPPEND 2\n"), "{menu}");
+    assert!(menu.contains("console=ttyS0,115200 net.ifnames=0 own=1\n  IPAPPEND 2\n"), "{menu}");
     assert_eq!(tftp(&format!("compute/vmlinuz-{RELEASE}")), "kernel".repeat(1000));
     assert!(!tftp("pxelinux.cfg/default").contains("own=1"));
     let other = tftp("pxelinux.cfg/01-52-54-00-ac-10-02");

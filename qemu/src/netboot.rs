@@ -87,6 +87,13 @@ fn boot(site: &Site, up: &Bound, machine: &mut Machine, transcript: &Transcript)
     tell("ssh", machine.powered().elapsed(), &visit.uname);
     ensure!(visit.root == "tmpfs", "the node's root file system is {}, not tmpfs", visit.root);
     ensure!(visit.hostname == site::NODE, "the node is named {}, not {}", visit.hostname, site::NODE);
+    let leased: Vec<_> = visit.leased.iter().map(ToString::to_string).collect();
+    ensure!(
+        visit.setup == "configured" && leased == [site::NODE_ADDRESS],
+        "systemd-networkd holds no lease of {} in the node: its port is {}, its addresses by DHCP are {leased:?}",
+        site::NODE_ADDRESS,
+        visit.setup
+    );
     Ok((gather(transcript, up.id(), machine, TAP, &visit)?, login))
 }
 
