@@ -28,6 +28,9 @@ const RECIPE: &str = r#"# A Debian compute node. `rootstream image build compute
 suite = "bookworm"
 arch = "amd64"
 # mirror = "http://deb.debian.org/debian"
+# Its security and stable updates are built in; `rootstream image build compute --force` gets newer
+# ones. "" leaves them out, for a mirror that has only the suite.
+# security_mirror = "http://deb.debian.org/debian-security"
 
 packages = [
     "linux-image-amd64",    # for virtual machines only, linux-image-cloud-amd64 is smaller
@@ -39,7 +42,8 @@ packages = [
     "openssh-server",
 ]
 
-# Units to enable beside those that enable themselves.
+# Units to enable beside those that enable themselves. systemd-networkd renews the lease on which
+# the node booted, with the file below.
 services = ["systemd-networkd"]
 
 # Public keys whose owners may log in as root, relative to the site. Without one nobody can:
@@ -51,13 +55,22 @@ ssh_authorized_keys = [
 # "dhcp": the lease names each node. Any other name is fixed in the image, for all nodes.
 hostname = "dhcp"
 
-# Files to copy in. Owner: "root", or user and group as numbers.
+# Files to copy in, from a path relative to the site. Owner: "root", or user and group as numbers.
+[[files]]
+from = "images/compute/20-dhcp.network"
+to = "/etc/systemd/network/20-dhcp.network"
+
 # [[files]]
 # from = "files/motd"
 # to = "/etc/motd"
 # mode = "0644"
 # owner = "0:0"
 "#;
+
+/// Takes the port over from stage 1 in the running system.
+const DHCP_NETWORK: &str = include_str!("starter/20-dhcp.network");
+/// Where it is in the site.
+const DHCP_NETWORK_FILE: &str = "images/compute/20-dhcp.network";
 
 /// Makes a site in the folder `root`, which must be empty or missing.
 ///
@@ -69,12 +82,13 @@ pub(crate) fn create(root: &Path, interface: &str, address: Cidr, range: Option<
     if fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(refuse(format!("{} is not empty", root.display()), "name a new folder; nothing was changed"));
     }
-    for folder in ["images", "store", "tftp", "keys"] {
+    for folder in ["images/compute", "store", "tftp", "keys"] {
         let folder = root.join(folder);
         fs::create_dir_all(&folder)
             .advise(format!("making the folder {}", folder.display()), "name a folder that you can write to")?;
     }
     aside::write(&root.join("images/compute.toml"), RECIPE.as_bytes())?;
+    aside::write(&root.join(DHCP_NETWORK_FILE), DHCP_NETWORK.as_bytes())?;
     aside::write(&root.join("nodes.toml"), NODES.as_bytes())?;
     // Last: with it the folder is a site.
     aside::write(&root.join("site.toml"), site.as_bytes())
@@ -105,8 +119,10 @@ port = 80
 
 [defaults]
 image = "compute"
-# The last console is the one that has the login prompt and the boot's messages.
-parameters = "console=tty0 console=ttyS0,115200"
+# The last console is the one that has the login prompt and the boot's messages. net.ifnames=0 keeps
+# the kernel's names for ports (eth0): the port from which a node booted is in use when udev would
+# rename it, the renaming fails, and systemd-networkd would wait for it and never renew the lease.
+parameters = "console=tty0 console=ttyS0,115200 net.ifnames=0"
 "#
     )
 }
@@ -120,6 +136,7 @@ mod tests {
     fn what_it_writes_can_be_read() {
         let recipe = Recipe::read(&Document::of("compute.toml", RECIPE)).unwrap();
         assert!(recipe.packages().any(|p| p == "openssh-server"));
+        assert_eq!(recipe.files[0].from, Path::new(DHCP_NETWORK_FILE));
         let range = "172.16.0.200-172.16.0.250".parse().unwrap();
         let site = site_toml("br0", "172.16.0.254/24".parse().unwrap(), Some(range));
         let config = Config::read(&Document::of("site.toml", site)).unwrap();

@@ -169,9 +169,10 @@ fn a_build_that_nothing_changed_for_is_not_repeated() {
     fs::create_dir(&fake).unwrap();
     let archive = site.path("archive.tar");
     fs::write(&archive, image(&[])).unwrap();
-    // The output is the last word but one.
+    // The output is the word after the suite, the sources are those after it.
     let script = format!(
-        "#!/bin/sh\necho 'I: running...' >&2\nwhile [ $# -gt 2 ]; do shift; done\ncat '{}' > \"$1\"\necho ran >> '{}'\n",
+        "#!/bin/sh\necho 'I: running...' >&2\nwhile [ \"$1\" != bookworm ]; do shift; done\n\
+         cat '{}' > \"$2\"\necho \"$*\" >> '{}'\n",
         archive.display(),
         site.path("ran").display()
     );
@@ -185,6 +186,8 @@ fn a_build_that_nothing_changed_for_is_not_repeated() {
         site.read("ran").lines().count()
     };
     assert_eq!(build(&[]), 1);
+    let words = site.read("ran");
+    assert!(words.ends_with("deb http://deb.debian.org/debian-security bookworm-security main\n"), "{words}");
     assert_eq!(build(&[]), 1);
     assert_eq!(build(&["--force"]), 2);
     let recipe = site.read("images/compute.toml");

@@ -149,6 +149,11 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     let test = shell("PATH=$PATH:/usr/sbin dnsmasq --test --conf-file=\"$1\" 2>&1", &site.path("run/dnsmasq.conf"));
     assert!(test.contains("syntax check OK"), "{test}");
 
+    // How `up` found out that it answers is nothing to worry about.
+    eventually("the sign of life", || site.read("log/dnsmasq.log").contains("pxelinux.cfg/default to 172.16.0.254"));
+    let log = site.read("log/dnsmasq.log");
+    assert!(!log.contains("fail") && !log.contains("error"), "{log}");
+
     // DHCP: a real client on n1's port gets n1's address and name, and the name of the boot loader.
     let script = site.path("lease.sh");
     fs::write(&script, "#!/bin/sh\n[ \"$1\" = bound ] && env > \"$LEASE\"\nexit 0\n").unwrap();
@@ -172,7 +177,7 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     let menu = tftp("pxelinux.cfg/01-52-54-00-ac-10-01");
     assert!(menu.starts_with("SERIAL 0 115200\nDEFAULT linux\n"), "{menu}");
     assert!(menu.contains(&format!("KERNEL compute/vmlinuz-{RELEASE}\n")), "{menu}");
-    assert!(menu.contains("console=ttyS0,115200 own=1\n  IPAPPEND 2\n"), "{menu}");
+    assert!(menu.contains("console=ttyS0,115200 net.ifnames=0 own=1\n  IPAPPEND 2\n"), "{menu}");
     assert_eq!(tftp(&format!("compute/vmlinuz-{RELEASE}")), "kernel".repeat(1000));
     assert!(!tftp("pxelinux.cfg/default").contains("own=1"));
     let other = tftp("pxelinux.cfg/01-52-54-00-ac-10-02");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -47,14 +48,20 @@ pub struct Visit {
     pub root: String,
     /// The host's name.
     pub hostname: String,
+    /// What systemd-networkd says of the setup of the port: `configured` when it is finished.
+    pub setup: String,
+    /// The addresses that systemd-networkd got for the port by DHCP, and will renew.
+    pub leased: Vec<Ipv4Addr>,
     /// `trust` in the boot record.
     pub trust: String,
 }
 
 impl Visit {
-    /// The command whose output [`Visit::parse`] reads.
-    pub const COMMAND: &str =
-        "uname -a && hostname && findmnt --noheadings --output FSTYPE / && cat /run/rootstream/boot.json";
+    /// The command whose output [`Visit::parse`] reads. It waits until systemd-networkd has a lease of its
+    /// own, which nothing in the boot waits for.
+    pub const COMMAND: &str = "uname -a && hostname && findmnt --noheadings --output FSTYPE / && \
+        /usr/lib/systemd/systemd-networkd-wait-online --interface=eth0:routable --ipv4 --timeout=120 && \
+        networkctl --json=short status eth0 && cat /run/rootstream/boot.json";
 
     /// Reads the command's output.
     ///
@@ -65,11 +72,27 @@ impl Visit {
         struct Record {
             trust: String,
         }
-        let mut parts = output.splitn(4, '\n').map(|part| part.trim().to_owned());
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Port {
+            administrative_state: String,
+            #[serde(default)]
+            addresses: Vec<Address>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Address {
+            address: Vec<u8>,
+            config_source: String,
+        }
+        let mut parts = output.splitn(5, '\n').map(|part| part.trim().to_owned());
         let mut part = |name: &str| parts.next().filter(|part| !part.is_empty()).with_context(|| format!("no {name}"));
         let (uname, hostname, root) = (part("uname")?, part("host name")?, part("root file system")?);
+        let port: Port = serde_json::from_str(&part("port")?).context("reading what networkctl says")?;
+        let leased = port.addresses.into_iter().filter(|address| address.config_source == "DHCPv4");
+        let leased = leased.filter_map(|address| Some(<[u8; 4]>::try_from(address.address).ok()?.into())).collect();
         let record: Record = serde_json::from_str(&part("boot record")?).context("reading the node's boot record")?;
-        Ok(Self { uname, root, hostname, trust: record.trust })
+        Ok(Self { uname, root, hostname, setup: port.administrative_state, leased, trust: record.trust })
     }
 }
 
@@ -141,9 +164,20 @@ mod tests {
 
     #[test]
     fn a_visit_is_read() {
-        let visit = Visit::parse("Linux n1 6.1.0\nn1\ntmpfs\n{\n \"trust\": \"digest\", \"ok\": true }\n").unwrap();
+        let port = r#"{"AdministrativeState":"configured","Addresses":[
+            {"Family":2,"Address":[172,16,0,1],"ConfigSource":"DHCPv4"},
+            {"Family":2,"Address":[172,16,0,9],"ConfigSource":"foreign"},
+            {"Family":10,"Address":[254,128,0,0,0,0,0,0,80,84,0,255,254,172,16,1],"ConfigSource":"foreign"}]}"#;
+        let record = "{\n \"trust\": \"digest\", \"ok\": true }";
+        let output = format!("Linux n1 6.1.0\nn1\ntmpfs\n{}\n{record}\n", port.replace('\n', ""));
+        let visit = Visit::parse(&output).unwrap();
         assert_eq!((visit.uname.as_str(), visit.root.as_str()), ("Linux n1 6.1.0", "tmpfs"));
         assert_eq!((visit.hostname.as_str(), visit.trust.as_str()), ("n1", "digest"));
+        assert_eq!((visit.setup.as_str(), visit.leased), ("configured", vec![Ipv4Addr::new(172, 16, 0, 1)]));
+        // As it is while udev cannot rename the port.
+        let pending = format!("Linux\nn1\ntmpfs\n{{\"AdministrativeState\":\"pending\"}}\n{record}");
+        let visit = Visit::parse(&pending).unwrap();
+        assert!(visit.setup == "pending" && visit.leased.is_empty());
         assert!(Visit::parse("Linux\nn1\n\n{}").unwrap_err().to_string().contains("root file system"));
     }
 
@@ -154,11 +188,11 @@ mod tests {
             servers: "rootstream".into(),
             nodes: 1,
             power: "lab",
-            trust: "none".into(),
+            trust: "digest".into(),
             net: "tap".into(),
             accel: "tcg",
         };
-        let line = "firmware=bios servers=rootstream nodes=1 power=lab trust=none net=tap accel=tcg";
+        let line = "firmware=bios servers=rootstream nodes=1 power=lab trust=digest net=tap accel=tcg";
         assert_eq!(evidence.to_string(), line);
     }
 }

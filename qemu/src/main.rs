@@ -84,8 +84,7 @@ fn boot_enclosed(arguments: &ArgMatches, outside: u32) -> Result<ExitCode> {
     let request = Request { accel: asked("accel"), hold: asked("hold") == "1", outside };
     let (evidence, login) = netboot::run(&known_site()?, &request)?;
     let observed = evidence.to_string();
-    // `trust` is what was asked of the image; the line says what the node made of it.
-    for name in ["firmware", "servers", "nodes", "power", "net", "accel"] {
+    for name in ["firmware", "servers", "nodes", "power", "trust", "net", "accel"] {
         let expected = format!("{name}={}", asked(name));
         ensure!(observed.split(' ').any(|value| value == expected), "asked for {expected}, observed {observed}");
     }

@@ -66,6 +66,7 @@ pub fn run(site: &Site, request: &Request) -> Result<(Evidence, Duration)> {
 
 fn boot(site: &Site, up: &Bound, machine: &mut Machine, transcript: &Transcript) -> Result<(Evidence, Duration)> {
     let mut timeline = Timeline::new(site::NODE, machine.powered());
+    let tftp = format!("{}/", site.folder().join("tftp").display());
     tell("power-on", Duration::ZERO, &format!("{} {}", site::NODE, site::NODE_MAC));
     let login = transcript.wait(
         Patience::with(1),
@@ -76,7 +77,7 @@ fn boot(site: &Site, up: &Bound, machine: &mut Machine, transcript: &Transcript)
                 std::thread::sleep(Duration::from_secs(2));
                 bail!("the node says: {}", line.text.trim());
             }
-            Ok(look(&mut timeline, line))
+            Ok(look(&mut timeline, line, &tftp))
         },
     )?;
     let missing = timeline.missing();
@@ -86,19 +87,28 @@ fn boot(site: &Site, up: &Bound, machine: &mut Machine, transcript: &Transcript)
     tell("ssh", machine.powered().elapsed(), &visit.uname);
     ensure!(visit.root == "tmpfs", "the node's root file system is {}, not tmpfs", visit.root);
     ensure!(visit.hostname == site::NODE, "the node is named {}, not {}", visit.hostname, site::NODE);
+    let leased: Vec<_> = visit.leased.iter().map(ToString::to_string).collect();
+    ensure!(
+        visit.setup == "configured" && leased == [site::NODE_ADDRESS],
+        "systemd-networkd holds no lease of {} in the node: its port is {}, its addresses by DHCP are {leased:?}",
+        site::NODE_ADDRESS,
+        visit.setup
+    );
     Ok((gather(transcript, up.id(), machine, TAP, &visit)?, login))
 }
 
 /// Prints the step that a line shows, and answers with the last one's time.
-fn look(timeline: &mut Timeline, line: &Line) -> Option<Duration> {
+fn look(timeline: &mut Timeline, line: &Line, tftp: &str) -> Option<Duration> {
     let (step, at) = timeline.see(&line.source, &line.text, line.at)?;
-    tell(step, at, detail(&line.text));
+    tell(step, at, &detail(&line.text, tftp));
     (step == "login").then_some(at)
 }
 
-/// A log line without its own stamp, which is the kernel's or the server's clock.
-fn detail(line: &str) -> &str {
-    line.rsplit_once("]: ").or_else(|| line.split_once("] ")).map_or(line, |(_, said)| said).trim()
+/// A log line without its own stamp, which is the kernel's or the server's clock, and with boot files as
+/// nodes ask for them: relative to the folder `tftp`.
+fn detail(line: &str, tftp: &str) -> String {
+    let said = line.rsplit_once("]: ").or_else(|| line.split_once("] ")).map_or(line, |(_, said)| said);
+    said.trim().replace(tftp, "")
 }
 
 fn tell(step: &str, at: Duration, detail: &str) {
@@ -117,11 +127,19 @@ mod tests {
     use super::detail;
 
     #[test]
-    fn stamps_are_left_out() {
+    fn stamps_and_folders_are_left_out() {
         let dnsmasq = "Nov 22 15:59:36 dnsmasq-dhcp[59]: 3747838262 DHCPACK(br0) 172.16.0.1 52:54:00:ac:10:01 n1";
-        assert_eq!(detail(dnsmasq), "3747838262 DHCPACK(br0) 172.16.0.1 52:54:00:ac:10:01 n1");
-        assert_eq!(detail("Probing EDD... o[    0.000000] Linux version 6.1.0"), "Linux version 6.1.0");
-        assert_eq!(detail("[    2.764297] rootstream: image: [1] done"), "rootstream: image: [1] done");
-        assert_eq!(detail("n1 login: "), "n1 login:");
+        assert_eq!(detail(dnsmasq, "/lab/site/tftp/"), "3747838262 DHCPACK(br0) 172.16.0.1 52:54:00:ac:10:01 n1");
+        assert_eq!(
+            detail("Probing EDD... o[    0.000000] Linux version 6.1.0", "/lab/site/tftp/"),
+            "Linux version 6.1.0"
+        );
+        assert_eq!(
+            detail("[    2.764297] rootstream: image: [1] done", "/lab/site/tftp/"),
+            "rootstream: image: [1] done"
+        );
+        assert_eq!(detail("n1 login: ", "/lab/site/tftp/"), "n1 login:");
+        let sent = "Nov 22 15:59:37 dnsmasq-tftp[59]: sent /lab/site/tftp/pxelinux.0 to 172.16.0.1";
+        assert_eq!(detail(sent, "/lab/site/tftp/"), "sent pxelinux.0 to 172.16.0.1");
     }
 }

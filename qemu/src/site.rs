@@ -28,6 +28,8 @@ pub const IMAGE: &str = "compute";
 
 const SITE_TOML: &str = include_str!("../site/site.toml");
 const IMAGE_TOML: &str = include_str!("../site/compute.toml");
+/// What `rootstream site new` writes, for a site that is older than this file too.
+const DHCP_NETWORK: &str = include_str!("../../master/src/starter/20-dhcp.network");
 const PATIENCE_CONF: &str = include_str!("../site/patience.conf");
 
 /// The lab's files and the companion that works on them.
@@ -74,9 +76,12 @@ impl Site {
         }
         write_changed(&folder.join("site.toml"), SITE_TOML)?;
         write_changed(&folder.join("images").join(format!("{IMAGE}.toml")), IMAGE_TOML)?;
-        let files = folder.join("files");
-        fs::create_dir_all(&files).with_context(|| format!("creating {}", files.display()))?;
+        let (files, image) = (folder.join("files"), folder.join("images").join(IMAGE));
+        for folder in [&files, &image] {
+            fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        }
         write_changed(&files.join("patience.conf"), PATIENCE_CONF)?;
+        write_changed(&image.join("20-dhcp.network"), DHCP_NETWORK)?;
         ssh::make_key_pair(&self.key())?;
         run(self.command().args(["image", "build", IMAGE]))?;
         let built = folder.join("built").join(format!("{IMAGE}.json"));

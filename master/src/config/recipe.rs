@@ -11,6 +11,11 @@ use super::Document;
 use super::addresses::Name;
 use super::site::Site;
 
+const MIRROR: &str = "http://deb.debian.org/debian";
+const SECURITY_MIRROR: &str = "http://deb.debian.org/debian-security";
+/// The suites that have no updates beside them.
+const ROLLING: [&str; 4] = ["sid", "unstable", "testing", "experimental"];
+
 /// A recipe.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +23,7 @@ pub struct Recipe {
     suite: Spanned<String>,
     arch: Option<Spanned<String>>,
     mirror: Option<Spanned<String>>,
+    security_mirror: Option<Spanned<String>>,
     packages: Vec<Spanned<String>>,
     /// Units that are enabled, by name.
     #[serde(default)]
@@ -174,7 +180,8 @@ impl Recipe {
                 return Err(document.refuse(word.span(), format!("`{text}` is no name of a package, unit or suite")));
             }
         }
-        if let Some(mirror) = &recipe.mirror {
+        let security = recipe.security_mirror.iter().filter(|m| !m.get_ref().is_empty());
+        for mirror in recipe.mirror.iter().chain(security) {
             let url = mirror.get_ref();
             let known = ["http://", "https://", "file:", "copy:"].iter().any(|scheme| url.starts_with(scheme));
             if !known || url.chars().any(|c| c.is_whitespace() || c.is_control()) {
@@ -194,9 +201,18 @@ impl Recipe {
         self.arch.as_ref().map_or("amd64", |a| a.get_ref())
     }
 
-    /// Where packages come from.
-    pub fn mirror(&self) -> &str {
-        self.mirror.as_ref().map_or("http://deb.debian.org/debian", |m| m.get_ref())
+    /// Where packages come from, each a mirror's URL or a line of sources.list(5): the suite, and with
+    /// it what Debian changed since its release. sid and testing change themselves.
+    pub fn sources(&self) -> Vec<String> {
+        let mirror = self.mirror.as_ref().map_or(MIRROR, |m| m.get_ref());
+        let security = self.security_mirror.as_ref().map_or(SECURITY_MIRROR, |m| m.get_ref());
+        let suite = self.suite();
+        let mut sources = vec![mirror.to_owned()];
+        if !security.is_empty() && !ROLLING.contains(&suite) {
+            sources.push(format!("deb {mirror} {suite}-updates main"));
+            sources.push(format!("deb {security} {suite}-security main"));
+        }
+        sources
     }
 
     /// Packages beyond the essential ones.
@@ -221,10 +237,30 @@ mod tests {
     #[test]
     fn defaults() {
         let recipe = read("[[files]]\nfrom = 'motd'\nto = '/etc/motd'\n").unwrap();
-        assert_eq!((recipe.arch(), recipe.mirror()), ("amd64", "http://deb.debian.org/debian"));
+        assert_eq!(recipe.arch(), "amd64");
         assert_eq!(recipe.hostname, Hostname::Dhcp);
         assert_eq!(recipe.files[0].mode, Mode(0o644));
         assert_eq!(recipe.files[0].to.relative(), Path::new("etc/motd"));
+    }
+
+    #[test]
+    fn a_release_comes_with_its_updates() {
+        let sources = |text: &str| read(text).unwrap().sources();
+        assert_eq!(
+            sources(""),
+            [
+                "http://deb.debian.org/debian",
+                "deb http://deb.debian.org/debian bookworm-updates main",
+                "deb http://deb.debian.org/debian-security bookworm-security main",
+            ]
+        );
+        assert_eq!(
+            sources("mirror = 'http://m/d'\nsecurity_mirror = 'http://m/s'"),
+            ["http://m/d", "deb http://m/d bookworm-updates main", "deb http://m/s bookworm-security main"]
+        );
+        assert_eq!(sources("mirror = 'http://m/d'\nsecurity_mirror = ''"), ["http://m/d"]);
+        let rolling = Recipe::read(&Document::of("c.toml", "suite = 'sid'\npackages = []")).unwrap();
+        assert_eq!(rolling.sources(), ["http://deb.debian.org/debian"]);
     }
 
     #[test]
@@ -232,6 +268,7 @@ mod tests {
         for (text, message) in [
             ("services = [\n 'ok',\n '--root=/x',\n]", "images/c.toml:5: `--root=/x` is no name"),
             ("mirror = 'deb.debian.org'", "images/c.toml:3: `deb.debian.org` is no URL"),
+            ("security_mirror = 'security.debian.org'", "images/c.toml:3: `security.debian.org` is no URL"),
             ("hostname = 'a b'", "images/c.toml:3: `a b` is no name"),
             ("[[files]]\nfrom = 'a'\nto = '/a/../b'", "images/c.toml:5: `/a/../b` is no absolute path"),
             ("[[files]]\nfrom = 'a'\nto = '/'", "images/c.toml:5: `/` is no absolute path"),

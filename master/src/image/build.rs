@@ -79,7 +79,14 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
     let archive = built.join(format!("{name}.tar"));
     let record_file = built.join(format!("{name}.json"));
     let site_part = overlay::archive(site, &recipe)?;
-    let inputs = digest(&[document.text().as_bytes(), &site_part, CLEAN.as_bytes(), LEFT_OUT.concat().as_bytes()]);
+    let sources = recipe.sources().join("\n");
+    let inputs = digest(&[
+        document.text().as_bytes(),
+        &site_part,
+        sources.as_bytes(),
+        CLEAN.as_bytes(),
+        LEFT_OUT.concat().as_bytes(),
+    ]);
     let result = Built { archive: archive.clone(), arch: recipe.arch().to_owned() };
     if !options.force && is_current(&record_file, &archive, &inputs) {
         say::note(format_args!("image {name}: built already from the same recipe and files (--force builds again)"));
@@ -183,7 +190,7 @@ fn mmdebstrap(recipe: &Recipe, overlay: &Path, output: &Path, log: &Path, progre
     if !services.is_empty() {
         command.arg(format!("--customize-hook=chroot \"$1\" systemctl enable {}", services.join(" ")));
     }
-    command.arg(recipe.suite()).arg(output).arg(recipe.mirror());
+    command.arg(recipe.suite()).arg(output).args(recipe.sources());
     // Debian's kernel packages make no initramfs then; ours is made by `bootstrap`.
     command.env("INITRD", "No").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
 

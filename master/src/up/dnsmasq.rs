@@ -167,16 +167,24 @@ fn search_path() -> String {
     format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
-/// Asks for a file that is there (RFC 1350, RRQ) and waits for any answer.
+/// Fetches a small file that is there, by TFTP (RFC 1350). To its end: dnsmasq logs a transfer that breaks
+/// off as a failure.
 fn answers_tftp(server: Ipv4Addr) -> Result<()> {
     let socket = UdpSocket::bind(SocketAddrV4::new(server, 0))?;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-    socket.send_to(b"\0\x01pxelinux.0\0octet\0", SocketAddrV4::new(server, 69))?;
-    let mut answer = [0; 1024];
-    let (_, from) = socket.recv_from(&mut answer)?;
-    // Error 0: we only wanted to know, and dnsmasq need not send it again.
-    socket.send_to(b"\0\x05\0\0asked for a sign of life\0", from)?;
-    Ok(())
+    socket.send_to(b"\0\x01pxelinux.cfg/default\0octet\0", SocketAddrV4::new(server, 69))?;
+    let mut packet = [0; 4 + 512];
+    loop {
+        let (length, from) = socket.recv_from(&mut packet)?;
+        let [0, 3, high, low, ..] = packet else {
+            // An error is a sign of life too.
+            return Ok(());
+        };
+        socket.send_to(&[0, 4, high, low], from)?;
+        if length < packet.len() {
+            return Ok(());
+        }
+    }
 }
 
 fn configuration(site: &Site, files: &Files) -> Result<String> {
