@@ -11,10 +11,12 @@ use crate::dhcp::Lease;
 use crate::image::VerifiedRoot;
 use crate::report::Record;
 
+mod elf;
 mod files;
 mod find;
 mod switch;
 
+pub use elf::Elf;
 pub use find::check_init;
 pub(crate) use find::resolve;
 pub use switch::switch_root;

@@ -103,6 +103,7 @@ fn decode(mut input: Reader, output: Writer) -> anyhow::Result<Format> {
     Ok(format)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case hex, as sha256sum(1) prints them.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -85,7 +85,7 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     if kernel.releases.len() > 1 {
         log::info!("{name} holds the kernels {}; taking {release}", kernel.releases.join(", "));
     }
-    let index = modules::Index::read(&kernel.dep, &kernel.softdep, &kernel.builtin);
+    let index = modules::Index::read(release, &kernel.dep, &kernel.softdep, &kernel.builtin);
     let closure = index.closure(&modules_txt);
     if !closure.missing.is_empty() {
         log::warn!("the kernel {release} has no modules {}", closure.missing.join(" "));
@@ -112,11 +112,11 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
         archive.file(&format!("{folder}/{path}"), 0o644, content);
     }
     if let Some(shell) = &options.shell {
-        let content = fs::read(shell).advise(
+        let (content, dynamic) = agent::program(shell).advise(
             format!("reading the shell {}", shell.display()),
             "name a static shell with --shell, such as /bin/busybox of the package busybox-static",
         )?;
-        if agent::needs_interpreter(&content) {
+        if dynamic {
             log::warn!("{} is not static and will not run in the initramfs", shell.display());
         }
         archive.file("bin/sh", 0o755, content);
