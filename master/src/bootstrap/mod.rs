@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::aside;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
-use crate::image::build;
+use crate::image::built::Built;
 use crate::progress::{Progress, megabytes};
 use cpio::Archive;
 
@@ -69,7 +69,7 @@ impl Bootstrap {
 /// # Errors
 /// The image is not built or holds no kernel, the agent is missing, or the disk refuses.
 pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstrap> {
-    let built = build::built(site, name)?;
+    let built = Built::of(site, name)?;
     let init = agent::find(options.init.as_deref())?;
     let modules_txt = match &options.modules {
         Some(file) => fs::read_to_string(file).advise(
@@ -80,7 +80,7 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     };
     let progress = Progress::spinner(format!("bootstrap {name}"));
     progress.step("looking for the kernel");
-    let kernel = kernel::find(&built.archive)?;
+    let kernel = kernel::find(&built)?;
     let release = &kernel.release;
     if kernel.releases.len() > 1 {
         log::info!("{name} holds the kernels {}; taking {release}", kernel.releases.join(", "));
@@ -91,7 +91,7 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
         log::warn!("the kernel {release} has no modules {}", closure.missing.join(" "));
     }
     progress.step("reading kernel and modules");
-    let (vmlinuz, modules) = kernel::load(&built.archive, release, &closure.files)?;
+    let (vmlinuz, modules) = kernel::load(&built, release, &closure.files)?;
 
     let mut archive = Archive::default();
     let folder = format!("lib/modules/{release}");
@@ -104,19 +104,17 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     }
     archive.file("modules.txt", 0o644, modules_txt.into_bytes());
     archive.file(&format!("{folder}/modules.dep"), 0o644, index.dep_of(&closure.files).into_bytes());
-    let softdep = index.softdep_of(&closure.files, &kernel.softdep);
-    archive.file(&format!("{folder}/modules.softdep"), 0o644, softdep.into_bytes());
     archive.file(&format!("{folder}/modules.builtin"), 0o644, kernel.builtin.clone().into_bytes());
     let count = modules.len();
     for (path, content) in modules {
         archive.file(&format!("{folder}/{path}"), 0o644, content);
     }
     if let Some(shell) = &options.shell {
-        let content = fs::read(shell).advise(
+        let (content, dynamic) = agent::program(shell).advise(
             format!("reading the shell {}", shell.display()),
             "name a static shell with --shell, such as /bin/busybox of the package busybox-static",
         )?;
-        if agent::needs_interpreter(&content) {
+        if dynamic {
             log::warn!("{} is not static and will not run in the initramfs", shell.display());
         }
         archive.file("bin/sh", 0o755, content);

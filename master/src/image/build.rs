@@ -2,22 +2,23 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rootstream::failure::{Advise, refuse};
-use serde::{Deserialize, Serialize};
+use rootstream::image::hex;
 use sha2::{Digest, Sha256};
 
+use super::built::Record;
 use super::{Survey, overlay, survey};
 use crate::aside;
 use crate::clock;
 use crate::config::addresses::Name;
 use crate::config::recipe::Recipe;
 use crate::config::site::Site;
-use crate::hex;
 use crate::progress::{Progress, megabytes};
 use crate::say;
 
@@ -28,24 +29,6 @@ pub struct Options {
     pub force: bool,
     /// Accept an image that holds secrets.
     pub allow_secrets: bool,
-}
-
-/// A built image.
-#[derive(Clone, Debug)]
-pub struct Built {
-    /// The plain tar archive.
-    pub archive: PathBuf,
-    /// Debian's name of its architecture.
-    pub arch: String,
-}
-
-/// `built/NAME.json`: what the archive next to it was made from.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    inputs: String,
-    created: String,
-    arch: String,
-    bytes: u64,
 }
 
 /// What shrinks an image and no node misses.
@@ -71,7 +54,7 @@ rm -f "$1"/boot/initrd.img-* "$1"/initrd.img "$1"/initrd.img.old "$1"/vmlinuz.ol
 /// # Errors
 /// The recipe is wrong, mmdebstrap fails (its last lines are part of the error), or the image holds
 /// secrets.
-pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
+pub fn build(site: &Site, name: &Name, options: Options) -> Result<()> {
     let (recipe, document) = Recipe::of(site, name)?;
     let built = site.folder("built")?;
     // Held to the end.
@@ -79,18 +62,12 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
     let archive = built.join(format!("{name}.tar"));
     let record_file = built.join(format!("{name}.json"));
     let site_part = overlay::archive(site, &recipe)?;
-    let sources = recipe.sources().join("\n");
-    let inputs = digest(&[
-        document.text().as_bytes(),
-        &site_part,
-        sources.as_bytes(),
-        CLEAN.as_bytes(),
-        LEFT_OUT.concat().as_bytes(),
-    ]);
-    let result = Built { archive: archive.clone(), arch: recipe.arch().to_owned() };
+    // With names that are always the same, so that only what a build is told makes another image.
+    let told = words(&command(&recipe, Path::new("site.tar"), Path::new("image.tar")));
+    let inputs = digest(&[document.text().as_bytes(), &site_part, &told]);
     if !options.force && is_current(&record_file, &archive, &inputs) {
         say::note(format_args!("image {name}: built already from the same recipe and files (--force builds again)"));
-        return Ok(result);
+        return Ok(());
     }
     if recipe.ssh_authorized_keys.is_empty() {
         log::warn!("{}: no ssh_authorized_keys: nobody can log in over ssh", document.path().display());
@@ -102,15 +79,17 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
     let overlay_file = folder.path().join("site.tar");
     fs::write(&overlay_file, site_part).context("writing the site's files")?;
     let log = site.folder("log")?.join(format!("build-{name}.log"));
-    mmdebstrap(&recipe, &overlay_file, fresh.path(), &log, &progress)
+    run(command(&recipe, &overlay_file, fresh.path()), &log, &progress)
         .with_context(|| format!("building the image {name}"))?;
     progress.step("looking for secrets");
-    let found = survey(fresh.path())?;
+    let reading = || format!("reading the archive of {name}");
+    let finished = File::open(fresh.path()).with_context(reading)?;
+    let found = survey(BufReader::with_capacity(1 << 20, finished)).with_context(reading)?;
     refuse_secrets(name, &found, options.allow_secrets)?;
     // The record goes first: with the old archive's size it no longer fits, so a kill between the
     // two means another build, never a wrong one taken for current.
     let bytes = fs::metadata(fresh.path()).context("measuring the archive")?.len();
-    let record = Record { inputs, created: clock::rfc3339(SystemTime::now()), arch: result.arch.clone(), bytes };
+    let record = Record { inputs, created: clock::rfc3339(SystemTime::now()), arch: recipe.arch().to_owned(), bytes };
     let _ = fs::remove_file(&archive);
     aside::write(&record_file, &serde_json::to_vec_pretty(&record).context("writing the record")?)?;
     aside::finish(fresh, &archive)?;
@@ -121,25 +100,7 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
         found.inodes,
         if kernels.is_empty() { "none".to_owned() } else { kernels.join(", ") }
     ));
-    Ok(result)
-}
-
-/// The image `name` as built before.
-///
-/// # Errors
-/// It never was.
-pub fn built(site: &Site, name: &Name) -> Result<Built> {
-    let archive = site.built().join(format!("{name}.tar"));
-    let record = site.built().join(format!("{name}.json"));
-    if !archive.exists() || !record.exists() {
-        return Err(refuse(
-            format!("the image {name} is not built: there is no {}", archive.display()),
-            format!("build it: rootstream image build {name}"),
-        ));
-    }
-    let record: Record = serde_json::from_slice(&fs::read(&record)?)
-        .advise(format!("reading {}", record.display()), format!("build it again: rootstream image build {name}"))?;
-    Ok(Built { archive, arch: record.arch })
+    Ok(())
 }
 
 /// Refuses an image with secrets in it.
@@ -174,7 +135,8 @@ fn is_current(record: &Path, archive: &Path, inputs: &str) -> bool {
     record.is_some_and(|record| record.inputs == inputs && bytes == Some(record.bytes))
 }
 
-fn mmdebstrap(recipe: &Recipe, overlay: &Path, output: &Path, log: &Path, progress: &Progress) -> Result<()> {
+/// mmdebstrap, told everything about the image.
+fn command(recipe: &Recipe, overlay: &Path, output: &Path) -> Command {
     let mut command = Command::new("mmdebstrap");
     command.args(["--mode=auto", "--variant=minbase", "--format=tar"]);
     command.arg(format!("--architectures={}", recipe.arch()));
@@ -192,8 +154,20 @@ fn mmdebstrap(recipe: &Recipe, overlay: &Path, output: &Path, log: &Path, progre
     }
     command.arg(recipe.suite()).arg(output).args(recipe.sources());
     // Debian's kernel packages make no initramfs then; ours is made by `bootstrap`.
-    command.env("INITRD", "No").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.env("INITRD", "No");
+    command
+}
 
+/// All words of a command and its additions to the environment, each ended by a NUL.
+fn words(command: &Command) -> Vec<u8> {
+    let environment = command.get_envs().flat_map(|(name, value)| [Some(name), value]).flatten();
+    let words = command.get_args().chain(environment);
+    words.flat_map(|word| word.as_bytes().iter().copied().chain([0])).collect()
+}
+
+/// Runs a command of mmdebstrap, which says its steps on stderr.
+fn run(mut command: Command, log: &Path, progress: &Progress) -> Result<()> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().advise("starting mmdebstrap", "install it: apt-get install mmdebstrap")?;
     let mut log_file = File::create(log).with_context(|| format!("making {}", log.display()))?;
     let mut last = Vec::new();
@@ -238,10 +212,29 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Document;
 
     #[test]
     fn parts_cannot_run_into_each_other() {
         assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn whatever_mmdebstrap_is_told_makes_another_image() {
+        let document =
+            Document::of("c.toml", "suite = 'bookworm'\npackages = ['udev']\nservices = ['ssh']\n".to_owned());
+        let recipe = Recipe::read(&document).unwrap();
+        let told = || command(&recipe, Path::new("site.tar"), Path::new("image.tar"));
+        let same = words(&told());
+        assert_eq!(same, words(&told()));
+        let text = String::from_utf8_lossy(&same);
+        for word in ["--variant=", "--aptopt=", "--dpkgopt=path-exclude", "--customize-hook=", "INITRD\0No\0"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        let (mut option, mut variable, mut split) = (told(), told(), told());
+        assert_ne!(words(option.arg("--verbose")), same);
+        assert_ne!(words(variable.env("LANG", "C")), same);
+        assert_ne!(words(split.args(["a", "b"])), words(told().arg("ab")));
     }
 
     #[test]
