@@ -58,10 +58,10 @@ pub struct Visit {
 
 impl Visit {
     /// The command whose output [`Visit::parse`] reads. It waits until systemd-networkd has a lease of its
-    /// own, which nothing in the boot waits for.
+    /// own, which nothing in the boot waits for; how that ended is in what networkctl says.
     pub const COMMAND: &str = "uname -a && hostname && findmnt --noheadings --output FSTYPE / && \
-        /usr/lib/systemd/systemd-networkd-wait-online --interface=eth0:routable --ipv4 --timeout=120 && \
-        networkctl --json=short status eth0 && cat /run/rootstream/boot.json";
+        { /usr/lib/systemd/systemd-networkd-wait-online --interface=eth0:routable --ipv4 --timeout=120; \
+        networkctl --json=short status eth0; } && cat /run/rootstream/boot.json";
 
     /// Reads the command's output.
     ///
