@@ -105,9 +105,13 @@ fn decode(mut input: Reader, output: Writer) -> anyhow::Result<Format> {
     Ok(format)
 }
 
-/// What an unprivileged user can still write there.
+/// What an unprivileged user can still write there. A file system without a size, such as ramfs, has room
+/// for anything.
 fn free_bytes(root: &Path) -> nix::Result<u64> {
     let free = statvfs(root)?;
+    if free.blocks() == 0 {
+        return Ok(u64::MAX);
+    }
     Ok(free.blocks_available().saturating_mul(free.fragment_size()))
 }
 
