@@ -1,9 +1,7 @@
 //! A kernel and its modules, read out of an image's archive.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufReader, Read, Write};
-use std::path::Path;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +9,7 @@ use rootstream::failure::{Advise, refuse};
 use tar::Archive;
 
 use super::modules::expanded;
+use crate::image::built::Built;
 use crate::image::plain;
 
 /// The files of one kernel that say what it is and what it has.
@@ -34,14 +33,14 @@ pub(super) struct Kernel {
 ///
 /// # Errors
 /// The archive is unreadable, holds no kernel, or holds one without an index of its modules.
-pub(super) fn find(archive: &Path) -> Result<Kernel> {
+pub(super) fn find(built: &Built) -> Result<Kernel> {
     let small = |path: &str| {
         path.starts_with("boot/config-")
             || (path.starts_with("lib/modules/")
                 && ["/modules.dep", "/modules.softdep", "/modules.builtin"].iter().any(|name| path.ends_with(name)))
     };
     let mut releases = BTreeSet::new();
-    let mut texts = read(archive, |path| {
+    let mut texts = read(built, |path| {
         if let Some(release) = path.strip_prefix("boot/vmlinuz-") {
             releases.insert(release.to_owned());
         }
@@ -51,7 +50,7 @@ pub(super) fn find(archive: &Path) -> Result<Kernel> {
     releases.sort_by_key(|release| age(release));
     let Some(release) = releases.last().cloned() else {
         return Err(refuse(
-            format!("{} holds no kernel: there is no /boot/vmlinuz-*", archive.display()),
+            format!("{} holds no kernel: there is no /boot/vmlinuz-*", built.path().display()),
             "add a kernel to the recipe's packages, such as linux-image-amd64, and build the image again",
         ));
     };
@@ -60,7 +59,7 @@ pub(super) fn find(archive: &Path) -> Result<Kernel> {
     let config = text(format!("boot/config-{release}")).unwrap_or_default();
     let dep = text(format!("{folder}/modules.dep")).ok_or_else(|| {
         refuse(
-            format!("the kernel {release} in {} has no /{folder}/modules.dep", archive.display()),
+            format!("the kernel {release} in {} has no /{folder}/modules.dep", built.path().display()),
             "add kmod to the recipe's packages, or run depmod in the image",
         )
     })?;
@@ -76,12 +75,12 @@ type Contents = BTreeMap<String, Vec<u8>>;
 ///
 /// # Errors
 /// One of them is missing in the archive or cannot be expanded.
-pub(super) fn load(archive: &Path, release: &str, modules: &BTreeSet<String>) -> Result<(Vec<u8>, Contents)> {
+pub(super) fn load(built: &Built, release: &str, modules: &BTreeSet<String>) -> Result<(Vec<u8>, Contents)> {
     let vmlinuz = format!("boot/vmlinuz-{release}");
     let folder = format!("lib/modules/{release}/");
     let mut files =
-        read(archive, |path| path == vmlinuz || path.strip_prefix(&folder).is_some_and(|m| modules.contains(m)))?;
-    let missing = |path: &str| format!("{} holds no /{path} that is a file", archive.display());
+        read(built, |path| path == vmlinuz || path.strip_prefix(&folder).is_some_and(|m| modules.contains(m)))?;
+    let missing = |path: &str| format!("{} holds no /{path} that is a file", built.path().display());
     let kernel = files.remove(&vmlinuz).with_context(|| missing(&vmlinuz))?;
     let mut expanded_modules = BTreeMap::new();
     for module in modules {
@@ -95,10 +94,9 @@ pub(super) fn load(archive: &Path, release: &str, modules: &BTreeSet<String>) ->
 
 /// The contents of the archive's files that `wanted` picks by their path, which is without a
 /// leading `usr/`: Debian links `/lib` there.
-fn read(archive: &Path, mut wanted: impl FnMut(&str) -> bool) -> Result<Contents> {
-    let failed = || format!("reading the archive {}", archive.display());
-    let file = File::open(archive).with_context(|| format!("opening {}", archive.display()))?;
-    let mut tar = Archive::new(BufReader::new(file));
+fn read(built: &Built, mut wanted: impl FnMut(&str) -> bool) -> Result<Contents> {
+    let failed = || format!("reading the archive {}", built.path().display());
+    let mut tar = Archive::new(built.archive()?);
     let mut found = BTreeMap::new();
     for entry in tar.entries_with_seek().with_context(failed)? {
         let mut entry = entry.with_context(failed)?;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::aside;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
-use crate::image::build;
+use crate::image::built::Built;
 use crate::progress::{Progress, megabytes};
 use cpio::Archive;
 
@@ -69,7 +69,7 @@ impl Bootstrap {
 /// # Errors
 /// The image is not built or holds no kernel, the agent is missing, or the disk refuses.
 pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstrap> {
-    let built = build::built(site, name)?;
+    let built = Built::of(site, name)?;
     let init = agent::find(options.init.as_deref())?;
     let modules_txt = match &options.modules {
         Some(file) => fs::read_to_string(file).advise(
@@ -80,7 +80,7 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     };
     let progress = Progress::spinner(format!("bootstrap {name}"));
     progress.step("looking for the kernel");
-    let kernel = kernel::find(&built.archive)?;
+    let kernel = kernel::find(&built)?;
     let release = &kernel.release;
     if kernel.releases.len() > 1 {
         log::info!("{name} holds the kernels {}; taking {release}", kernel.releases.join(", "));
@@ -91,7 +91,7 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
         log::warn!("the kernel {release} has no modules {}", closure.missing.join(" "));
     }
     progress.step("reading kernel and modules");
-    let (vmlinuz, modules) = kernel::load(&built.archive, release, &closure.files)?;
+    let (vmlinuz, modules) = kernel::load(&built, release, &closure.files)?;
 
     let mut archive = Archive::default();
     let folder = format!("lib/modules/{release}");

@@ -2,15 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rootstream::failure::{Advise, refuse};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::built::Record;
 use super::{Survey, overlay, survey};
 use crate::aside;
 use crate::clock;
@@ -28,24 +28,6 @@ pub struct Options {
     pub force: bool,
     /// Accept an image that holds secrets.
     pub allow_secrets: bool,
-}
-
-/// A built image.
-#[derive(Clone, Debug)]
-pub struct Built {
-    /// The plain tar archive.
-    pub archive: PathBuf,
-    /// Debian's name of its architecture.
-    pub arch: String,
-}
-
-/// `built/NAME.json`: what the archive next to it was made from.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    inputs: String,
-    created: String,
-    arch: String,
-    bytes: u64,
 }
 
 /// What shrinks an image and no node misses.
@@ -71,7 +53,7 @@ rm -f "$1"/boot/initrd.img-* "$1"/initrd.img "$1"/initrd.img.old "$1"/vmlinuz.ol
 /// # Errors
 /// The recipe is wrong, mmdebstrap fails (its last lines are part of the error), or the image holds
 /// secrets.
-pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
+pub fn build(site: &Site, name: &Name, options: Options) -> Result<()> {
     let (recipe, document) = Recipe::of(site, name)?;
     let built = site.folder("built")?;
     // Held to the end.
@@ -87,10 +69,9 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
         CLEAN.as_bytes(),
         LEFT_OUT.concat().as_bytes(),
     ]);
-    let result = Built { archive: archive.clone(), arch: recipe.arch().to_owned() };
     if !options.force && is_current(&record_file, &archive, &inputs) {
         say::note(format_args!("image {name}: built already from the same recipe and files (--force builds again)"));
-        return Ok(result);
+        return Ok(());
     }
     if recipe.ssh_authorized_keys.is_empty() {
         log::warn!("{}: no ssh_authorized_keys: nobody can log in over ssh", document.path().display());
@@ -105,12 +86,14 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
     mmdebstrap(&recipe, &overlay_file, fresh.path(), &log, &progress)
         .with_context(|| format!("building the image {name}"))?;
     progress.step("looking for secrets");
-    let found = survey(fresh.path())?;
+    let reading = || format!("reading the archive of {name}");
+    let finished = File::open(fresh.path()).with_context(reading)?;
+    let found = survey(BufReader::with_capacity(1 << 20, finished)).with_context(reading)?;
     refuse_secrets(name, &found, options.allow_secrets)?;
     // The record goes first: with the old archive's size it no longer fits, so a kill between the
     // two means another build, never a wrong one taken for current.
     let bytes = fs::metadata(fresh.path()).context("measuring the archive")?.len();
-    let record = Record { inputs, created: clock::rfc3339(SystemTime::now()), arch: result.arch.clone(), bytes };
+    let record = Record { inputs, created: clock::rfc3339(SystemTime::now()), arch: recipe.arch().to_owned(), bytes };
     let _ = fs::remove_file(&archive);
     aside::write(&record_file, &serde_json::to_vec_pretty(&record).context("writing the record")?)?;
     aside::finish(fresh, &archive)?;
@@ -121,25 +104,7 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<Built> {
         found.inodes,
         if kernels.is_empty() { "none".to_owned() } else { kernels.join(", ") }
     ));
-    Ok(result)
-}
-
-/// The image `name` as built before.
-///
-/// # Errors
-/// It never was.
-pub fn built(site: &Site, name: &Name) -> Result<Built> {
-    let archive = site.built().join(format!("{name}.tar"));
-    let record = site.built().join(format!("{name}.json"));
-    if !archive.exists() || !record.exists() {
-        return Err(refuse(
-            format!("the image {name} is not built: there is no {}", archive.display()),
-            format!("build it: rootstream image build {name}"),
-        ));
-    }
-    let record: Record = serde_json::from_slice(&fs::read(&record)?)
-        .advise(format!("reading {}", record.display()), format!("build it again: rootstream image build {name}"))?;
-    Ok(Built { archive, arch: record.arch })
+    Ok(())
 }
 
 /// Refuses an image with secrets in it.

@@ -1,6 +1,7 @@
 //! Images: built from a recipe, checked, published into the store.
 
 pub mod build;
+pub mod built;
 pub mod list;
 pub mod manifest;
 mod overlay;

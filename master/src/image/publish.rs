@@ -1,13 +1,14 @@
 //! Into the store: compressed, digested, and visible all at once.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest, Sha256};
 
+use super::built::Built;
 use super::manifest::{FORMAT, Latest, Manifest};
 use super::{build, survey};
 use crate::aside;
@@ -56,23 +57,27 @@ impl Format {
 /// # Errors
 /// Nothing was built, the image holds secrets, or the disk refuses.
 pub fn publish(site: &Site, name: &Name, format: Format, allow_secrets: bool) -> Result<Manifest> {
-    let built = build::built(site, name)?;
+    publish_built(site, name, &Built::of(site, name)?, format, allow_secrets)
+}
+
+/// Publishes this archive: what is surveyed and what is packed are one open file, whatever a build
+/// puts in its place meanwhile.
+fn publish_built(site: &Site, name: &Name, built: &Built, format: Format, allow_secrets: bool) -> Result<Manifest> {
     let folder = site.folder(&format!("store/{name}"))?;
     // Held to the end.
     let _claim = aside::claim(&folder)?;
-    let found = survey(&built.archive)?;
+    let found = survey(built.archive()?).with_context(|| format!("reading the archive {}", built.path().display()))?;
     build::refuse_secrets(name, &found, allow_secrets)?;
     if found.init.is_none() {
         log::warn!("image {name}: no /sbin/init in it; its nodes need init= among their kernel parameters");
     }
-    let total = fs::metadata(&built.archive).with_context(|| format!("reading {}", built.archive.display()))?.len();
+    let total = built.bytes()?;
     let progress = Progress::bytes(format!("publishing {name}"), total);
-    let source = File::open(&built.archive).with_context(|| format!("opening {}", built.archive.display()))?;
-    let source = progress.read(BufReader::with_capacity(1 << 20, source));
+    let source = progress.read(built.archive()?);
     let now = SystemTime::now();
     let data = aside::begin(&folder.join("build"))?;
     let (size, sha256) =
-        pack(format, source, total, data.as_file()).with_context(|| format!("packing {}", built.archive.display()))?;
+        pack(format, source, total, data.as_file()).with_context(|| format!("packing {}", built.path().display()))?;
 
     let build = format!("{}-{}", clock::compact(now), sha256.get(..8).unwrap_or_default());
     let manifest = Manifest {
@@ -80,7 +85,7 @@ pub fn publish(site: &Site, name: &Name, format: Format, allow_secrets: bool) ->
         name: name.clone(),
         build: build.clone(),
         created: clock::rfc3339(now),
-        arch: built.arch,
+        arch: built.arch().to_owned(),
         kernels: found.kernels.into_iter().collect(),
         media: format.media().to_owned(),
         file: format!("{build}.{}", format.suffix()),
@@ -152,5 +157,43 @@ impl<W: Write> Write for Digested<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn archive(file: &str, content: &[u8]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, file, content).unwrap();
+        tar.into_inner().unwrap()
+    }
+
+    // Builder
+    #[test]
+    fn a_build_meanwhile_changes_nothing_about_what_is_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        fs::write(at("site.toml"), "[network]\ninterface = 'br0'\naddress = '172.16.0.254/24'\n").unwrap();
+        fs::create_dir(at("built")).unwrap();
+        let harmless = archive("sbin/init", b"#!/bin/sh\n");
+        fs::write(at("built/c.tar"), &harmless).unwrap();
+        fs::write(at("built/c.json"), r#"{"inputs":"","created":"","arch":"arm64","bytes":0}"#).unwrap();
+        let (site, name) = (Site::open(folder.path()).unwrap(), "c".parse().unwrap());
+        let built = Built::of(&site, &name).unwrap();
+
+        fs::write(at("other"), archive("etc/munge/munge.key", &[1; 5000])).unwrap();
+        fs::rename(at("other"), at("built/c.tar")).unwrap();
+        let manifest = publish_built(&site, &name, &built, Format::Tar, false).unwrap();
+        assert_eq!(fs::read(at("store/c").join(&manifest.file)).unwrap(), harmless);
+        assert_eq!((manifest.arch.as_str(), manifest.largest_file), ("arm64", 10));
+
+        let refused = publish(&site, &name, Format::Tar, false).unwrap_err().to_string();
+        assert!(refused.contains("/etc/munge/munge.key"), "{refused}");
     }
 }

@@ -1,11 +1,9 @@
 //! One look through an image's archive: how big it is, which kernels and init it has, what must not be in it.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
 use tar::{Archive, EntryType};
 
 use super::secrets;
@@ -29,42 +27,37 @@ pub struct Survey {
     pub secrets: Vec<String>,
 }
 
-/// Looks through the tar archive at `path`.
+/// Looks through a tar archive, best through a buffer.
 ///
 /// # Errors
 /// It cannot be read, or is no tar archive.
-pub fn survey(path: &Path) -> Result<Survey> {
-    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    let mut archive = Archive::new(BufReader::with_capacity(1 << 20, file));
-    let read = |archive: &mut Archive<_>| -> Result<Survey> {
-        let mut survey = Survey::default();
-        for entry in archive.entries_with_seek()? {
-            let mut entry = entry?;
-            let kind = entry.header().entry_type();
-            let name = plain(&entry.path()?);
-            if kind == EntryType::Link {
-                // Another name for content that was looked at where it is; the name may tell more.
-                survey.secrets.extend(secrets::found(&name, &[]));
-            } else {
-                survey.inodes += 1;
-            }
-            survey.note_path(&name);
-            if !matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse) {
-                continue;
-            }
-            let size = entry.size();
-            survey.bytes += size;
-            survey.pages += size.div_ceil(4096);
-            survey.largest = survey.largest.max(size);
-            if let Some(limit) = secrets::worth_reading(&name, size) {
-                let mut content = Vec::new();
-                entry.by_ref().take(limit).read_to_end(&mut content)?;
-                survey.secrets.extend(secrets::found(&name, &content));
-            }
+pub fn survey(archive: impl Read + Seek) -> io::Result<Survey> {
+    let mut survey = Survey::default();
+    for entry in Archive::new(archive).entries_with_seek()? {
+        let mut entry = entry?;
+        let kind = entry.header().entry_type();
+        let name = plain(&entry.path()?);
+        if kind == EntryType::Link {
+            // Another name for content that was looked at where it is; the name may tell more.
+            survey.secrets.extend(secrets::found(&name, &[]));
+        } else {
+            survey.inodes += 1;
         }
-        Ok(survey)
-    };
-    read(&mut archive).with_context(|| format!("reading the archive {}", path.display()))
+        survey.note_path(&name);
+        if !matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse) {
+            continue;
+        }
+        let size = entry.size();
+        survey.bytes += size;
+        survey.pages += size.div_ceil(4096);
+        survey.largest = survey.largest.max(size);
+        if let Some(limit) = secrets::worth_reading(&name, size) {
+            let mut content = Vec::new();
+            entry.by_ref().take(limit).read_to_end(&mut content)?;
+            survey.secrets.extend(secrets::found(&name, &content));
+        }
+    }
+    Ok(survey)
 }
 
 impl Survey {
