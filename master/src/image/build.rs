@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
@@ -61,14 +62,9 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<()> {
     let archive = built.join(format!("{name}.tar"));
     let record_file = built.join(format!("{name}.json"));
     let site_part = overlay::archive(site, &recipe)?;
-    let sources = recipe.sources().join("\n");
-    let inputs = digest(&[
-        document.text().as_bytes(),
-        &site_part,
-        sources.as_bytes(),
-        CLEAN.as_bytes(),
-        LEFT_OUT.concat().as_bytes(),
-    ]);
+    // With names that are always the same, so that only what a build is told makes another image.
+    let told = words(&command(&recipe, Path::new("site.tar"), Path::new("image.tar")));
+    let inputs = digest(&[document.text().as_bytes(), &site_part, &told]);
     if !options.force && is_current(&record_file, &archive, &inputs) {
         say::note(format_args!("image {name}: built already from the same recipe and files (--force builds again)"));
         return Ok(());
@@ -83,7 +79,7 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<()> {
     let overlay_file = folder.path().join("site.tar");
     fs::write(&overlay_file, site_part).context("writing the site's files")?;
     let log = site.folder("log")?.join(format!("build-{name}.log"));
-    mmdebstrap(&recipe, &overlay_file, fresh.path(), &log, &progress)
+    run(command(&recipe, &overlay_file, fresh.path()), &log, &progress)
         .with_context(|| format!("building the image {name}"))?;
     progress.step("looking for secrets");
     let reading = || format!("reading the archive of {name}");
@@ -139,7 +135,8 @@ fn is_current(record: &Path, archive: &Path, inputs: &str) -> bool {
     record.is_some_and(|record| record.inputs == inputs && bytes == Some(record.bytes))
 }
 
-fn mmdebstrap(recipe: &Recipe, overlay: &Path, output: &Path, log: &Path, progress: &Progress) -> Result<()> {
+/// mmdebstrap, told everything about the image.
+fn command(recipe: &Recipe, overlay: &Path, output: &Path) -> Command {
     let mut command = Command::new("mmdebstrap");
     command.args(["--mode=auto", "--variant=minbase", "--format=tar"]);
     command.arg(format!("--architectures={}", recipe.arch()));
@@ -157,8 +154,20 @@ fn mmdebstrap(recipe: &Recipe, overlay: &Path, output: &Path, log: &Path, progre
     }
     command.arg(recipe.suite()).arg(output).args(recipe.sources());
     // Debian's kernel packages make no initramfs then; ours is made by `bootstrap`.
-    command.env("INITRD", "No").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.env("INITRD", "No");
+    command
+}
 
+/// All words of a command and its additions to the environment, each ended by a NUL.
+fn words(command: &Command) -> Vec<u8> {
+    let environment = command.get_envs().flat_map(|(name, value)| [Some(name), value]).flatten();
+    let words = command.get_args().chain(environment);
+    words.flat_map(|word| word.as_bytes().iter().copied().chain([0])).collect()
+}
+
+/// Runs a command of mmdebstrap, which says its steps on stderr.
+fn run(mut command: Command, log: &Path, progress: &Progress) -> Result<()> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().advise("starting mmdebstrap", "install it: apt-get install mmdebstrap")?;
     let mut log_file = File::create(log).with_context(|| format!("making {}", log.display()))?;
     let mut last = Vec::new();
@@ -203,10 +212,29 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Document;
 
     #[test]
     fn parts_cannot_run_into_each_other() {
         assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn whatever_mmdebstrap_is_told_makes_another_image() {
+        let document =
+            Document::of("c.toml", "suite = 'bookworm'\npackages = ['udev']\nservices = ['ssh']\n".to_owned());
+        let recipe = Recipe::read(&document).unwrap();
+        let told = || command(&recipe, Path::new("site.tar"), Path::new("image.tar"));
+        let same = words(&told());
+        assert_eq!(same, words(&told()));
+        let text = String::from_utf8_lossy(&same);
+        for word in ["--variant=", "--aptopt=", "--dpkgopt=path-exclude", "--customize-hook=", "INITRD\0No\0"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        let (mut option, mut variable, mut split) = (told(), told(), told());
+        assert_ne!(words(option.arg("--verbose")), same);
+        assert_ne!(words(variable.env("LANG", "C")), same);
+        assert_ne!(words(split.args(["a", "b"])), words(told().arg("ab")));
     }
 
     #[test]
