@@ -54,7 +54,8 @@ impl Index {
         Ok(Self::parse(&text, &builtin))
     }
 
-    fn parse(dep: &str, builtin: &str) -> Self {
+    /// The same from the texts of `modules.dep` and `modules.builtin`.
+    pub fn parse(dep: &str, builtin: &str) -> Self {
         let files = dep.lines().filter_map(|line| {
             let (file, needs) = line.split_once(':')?;
             let needs = needs.split_whitespace().map(str::to_owned).collect();
@@ -83,7 +84,7 @@ impl Index {
 }
 
 /// `kernel/drivers/net/virtio-net.ko.xz` and `virtio-net` are both `virtio_net`.
-fn canonical(name: &str) -> String {
+pub fn canonical(name: &str) -> String {
     let file = name.rsplit('/').next().unwrap_or(name);
     file.split(".ko").next().unwrap_or(file).replace('-', "_")
 }

@@ -14,8 +14,3 @@ mod progress;
 mod say;
 mod starter;
 pub mod up;
-
-/// Bytes as lower-case hex.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::Elf;
 use crate::failure::Advise;
 
 /// As many links as the kernel follows.
@@ -43,7 +44,7 @@ fn check(root: &Path, program: &Path, depth: usize) -> Result<&'static str> {
             .with_context(|| format!("{} needs {} to run", program.display(), interpreter.display()))
     };
     if head.starts_with(b"\x7fELF") {
-        let elf = read_elf(&file, &head).with_context(|| format!("{} cannot be run", program.display()))?;
+        let elf = Elf::read(&file).with_context(|| format!("{} cannot be run", program.display()))?;
         if let Some(interpreter) = elf.interpreter {
             run_by(&interpreter)?;
         }
@@ -92,47 +93,6 @@ fn components(path: &Path) -> Vec<OsString> {
     let mut names: Vec<OsString> = names.collect();
     names.reverse();
     names
-}
-
-/// What an ELF file says about how it is run.
-struct Elf {
-    arch: &'static str,
-    interpreter: Option<PathBuf>,
-}
-
-/// Reads a 64-bit little-endian ELF file's machine and its program header PT_INTERP (elf(5)).
-fn read_elf(file: &File, head: &[u8]) -> Result<Elf> {
-    const PT_INTERP: u64 = 3;
-    let field = |bytes: &[u8], at: usize, size: usize| -> Result<u64> {
-        let bytes = bytes.get(at..at + size).context("cut short")?;
-        Ok(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-    };
-    let class = (field(head, 4, 1)?, field(head, 5, 1)?);
-    ensure!(class == (2, 1), "not a 64-bit little-endian program");
-    let arch = match field(head, 18, 2)? {
-        62 => "x86_64",
-        183 => "aarch64",
-        21 => "ppc64le",
-        243 => "riscv64",
-        machine => bail!("made for an unknown architecture (ELF machine {machine})"),
-    };
-    let (table, size, count) = (field(head, 32, 8)?, field(head, 54, 2)?, field(head, 56, 2)?);
-    ensure!(size >= 56 && count <= 512, "an odd program header table");
-    for index in 0..count {
-        let mut header = [0; 56];
-        let at = table.checked_add(index * size).context("an odd program header table")?;
-        file.read_exact_at(&mut header, at).context("cut short")?;
-        if field(&header, 0, 4)? != PT_INTERP {
-            continue;
-        }
-        let length = usize::try_from(field(&header, 32, 8)?)?;
-        ensure!((2..=4096).contains(&length), "an odd interpreter");
-        let mut name = vec![0; length];
-        file.read_exact_at(&mut name, field(&header, 8, 8)?).context("cut short")?;
-        name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(length));
-        return Ok(Elf { arch, interpreter: Some(PathBuf::from(OsString::from_vec(name))) });
-    }
-    Ok(Elf { arch, interpreter: None })
 }
 
 /// The interpreter of a script, from what follows `#!` (execve(2)).

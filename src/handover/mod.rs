@@ -11,10 +11,12 @@ use crate::dhcp::Lease;
 use crate::failure::refuse;
 use crate::image::VerifiedRoot;
 
+mod elf;
 mod files;
 mod find;
 mod switch;
 
+pub use elf::Elf;
 pub use files::leave_record;
 pub use find::check_init;
 pub(crate) use find::resolve;

@@ -29,6 +29,7 @@ use crate::failure::{Advise as _, refuse};
 use fetch::Account;
 use retry::Patience;
 use stream::Pass;
+pub use stream::hex;
 
 /// Where the image is and how patient to be with it.
 #[derive(Clone, Debug, PartialEq, Eq)]

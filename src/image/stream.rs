@@ -111,6 +111,7 @@ fn free_bytes(root: &Path) -> nix::Result<u64> {
     Ok(free.blocks_available().saturating_mul(free.fragment_size()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case hex, as sha256sum(1) prints them.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

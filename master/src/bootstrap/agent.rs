@@ -1,10 +1,12 @@
 //! The agent's binary, `/init` of the initramfs.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use rootstream::failure::{Advise, refuse};
+use rootstream::handover::Elf;
 
 /// The bytes of the agent: of `chosen`, or of the one that was built with this program.
 ///
@@ -12,18 +14,16 @@ use rootstream::failure::{Advise, refuse};
 /// `chosen` cannot be read, or no static agent is where one is expected.
 pub(super) fn find(chosen: Option<&Path>) -> Result<Vec<u8>> {
     if let Some(path) = chosen {
-        let content = fs::read(path)
+        let (content, dynamic) = program(path)
             .advise(format!("reading the agent {}", path.display()), "name the static binary with --init PATH")?;
-        if needs_interpreter(&content) {
+        if dynamic {
             log::warn!("{} is not static: the kernel cannot run it as /init", path.display());
         }
         return Ok(content);
     }
     let candidates = candidates();
     for path in &candidates {
-        if let Ok(content) = fs::read(path)
-            && !needs_interpreter(&content)
-        {
+        if let Ok((content, false)) = program(path) {
             return Ok(content);
         }
     }
@@ -43,23 +43,17 @@ fn candidates() -> Vec<PathBuf> {
     beside.into_iter().chain(checkout).collect()
 }
 
-/// Whether the ELF program asks for a dynamic loader (a PT_INTERP header, elf(5)), which an
-/// initramfs does not have.
-pub(super) fn needs_interpreter(elf: &[u8]) -> bool {
-    const PT_INTERP: u64 = 3;
-    let number = |at: usize, length: usize| -> Option<u64> {
-        let bytes = elf.get(at..at.checked_add(length)?)?;
-        Some(bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
-    };
-    let headers = || -> Option<bool> {
-        if !elf.starts_with(b"\x7fELF\x02\x01") {
-            return None;
-        }
-        let table = usize::try_from(number(32, 8)?).ok()?;
-        let (size, count) = (usize::try_from(number(54, 2)?).ok()?, usize::try_from(number(56, 2)?).ok()?);
-        Some((0..count).any(|n| table.checked_add(n * size).and_then(|at| number(at, 4)) == Some(PT_INTERP)))
-    };
-    headers().unwrap_or(false)
+/// The bytes of the program at `path`, and whether it asks for a dynamic loader, which an initramfs
+/// does not have.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn program(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    let mut file = File::open(path)?;
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    let dynamic = Elf::read(&file).is_ok_and(|elf| elf.interpreter.is_some());
+    Ok((content, dynamic))
 }
 
 #[cfg(test)]
@@ -69,9 +63,12 @@ mod tests {
     #[test]
     fn a_dynamic_program_is_told_from_a_static_one() {
         // This very test is dynamic where the toolchain's own libc is.
-        let this = fs::read(std::env::current_exe().unwrap()).unwrap();
-        assert_eq!(needs_interpreter(&this), cfg!(target_env = "gnu"));
-        assert!(!needs_interpreter(b"#!/bin/sh\n"));
-        assert!(!needs_interpreter(b"\x7fELF\x02\x01"));
+        let this = std::env::current_exe().unwrap();
+        let (content, dynamic) = program(&this).unwrap();
+        assert_eq!(content, std::fs::read(&this).unwrap());
+        assert_eq!(dynamic, cfg!(target_env = "gnu"));
+        let script = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&script, "#!/bin/sh\n").unwrap();
+        assert_eq!(program(script.path()).unwrap(), (b"#!/bin/sh\n".to_vec(), false));
     }
 }

@@ -112,11 +112,11 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
         archive.file(&format!("{folder}/{path}"), 0o644, content);
     }
     if let Some(shell) = &options.shell {
-        let content = fs::read(shell).advise(
+        let (content, dynamic) = agent::program(shell).advise(
             format!("reading the shell {}", shell.display()),
             "name a static shell with --shell, such as /bin/busybox of the package busybox-static",
         )?;
-        if agent::needs_interpreter(&content) {
+        if dynamic {
             log::warn!("{} is not static and will not run in the initramfs", shell.display());
         }
         archive.file("bin/sh", 0o755, content);

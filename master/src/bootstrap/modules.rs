@@ -1,8 +1,11 @@
 //! Which module files an initramfs needs: those in modules.txt, and all that they depend on.
 //!
-//! The formats are those of depmod: modules.dep(5), modules.softdep, modules.builtin.
+//! The agent reads modules.dep and modules.builtin itself ([`rootstream::modules`]); what depmod adds in
+//! modules.softdep comes along here.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+
+use rootstream::modules::{self, Request, canonical};
 
 /// What modules.txt and a kernel's module folder come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,59 +17,54 @@ pub struct Closure {
 }
 
 /// What depmod wrote for one kernel.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Index {
-    /// From a file to the files it needs, in the order of modules.dep.
-    needs: BTreeMap<String, Vec<String>>,
-    /// From a normalised name to its file.
-    files: BTreeMap<String, String>,
-    builtin: BTreeSet<String>,
-    /// From a normalised name to names that are loaded before or after it where they exist.
+    modules: modules::Index,
+    /// From a canonical name to names that are loaded before or after it where they exist.
     soft: BTreeMap<String, Vec<String>>,
 }
 
 impl Index {
     /// Reads the texts of modules.dep, modules.softdep and modules.builtin.
     pub fn read(dep: &str, softdep: &str, builtin: &str) -> Self {
-        let mut index = Self::default();
-        for line in dep.lines() {
-            let Some((file, needs)) = line.split_once(':') else { continue };
-            index.files.insert(module_name(file), file.to_owned());
-            index.needs.insert(file.to_owned(), needs.split_whitespace().map(str::to_owned).collect());
-        }
+        let mut soft: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for line in softdep.lines() {
             let mut words = line.split_whitespace();
             if words.next() != Some("softdep") {
                 continue;
             }
             let Some(name) = words.next() else { continue };
-            let wanted = words.filter(|word| !word.ends_with(':')).map(module_name);
-            index.soft.entry(module_name(name)).or_default().extend(wanted);
+            let wanted = words.filter(|word| !word.ends_with(':')).map(str::to_owned);
+            soft.entry(canonical(name)).or_default().extend(wanted);
         }
-        index.builtin = builtin.lines().map(module_name).collect();
-        index
+        Self { modules: modules::Index::parse(dep, builtin), soft }
     }
 
     /// The files that the modules named in the text of a modules.txt need.
     pub fn closure(&self, modules_txt: &str) -> Closure {
         let mut closure = Closure::default();
         let mut queue = VecDeque::new();
-        for name in names(modules_txt) {
-            match self.files.get(&module_name(name)) {
-                Some(file) => queue.push_back(file),
-                None if self.builtin.contains(&module_name(name)) => {}
-                None => closure.missing.push(name.to_owned()),
+        for Request { name, .. } in modules::parse_list(modules_txt) {
+            match self.files(&name) {
+                Some(files) => queue.extend(files),
+                None => closure.missing.push(name),
             }
         }
         while let Some(file) = queue.pop_front() {
-            if !closure.files.insert(file.clone()) {
+            if !closure.files.insert(file.to_owned()) {
                 continue;
             }
-            queue.extend(self.needs.get(file).into_iter().flatten());
-            let soft = self.soft.get(&module_name(file)).into_iter().flatten();
-            queue.extend(soft.filter_map(|name| self.files.get(name)));
+            queue.extend(self.files(file).into_iter().flatten());
+            let soft = self.soft.get(&canonical(file)).into_iter().flatten();
+            queue.extend(soft.filter_map(|name| self.files(name)).flatten());
         }
         closure
+    }
+
+    /// The files that the agent will load for a module, its own last; none for what is built in;
+    /// nothing when the kernel does not know it.
+    fn files(&self, module: &str) -> Option<Vec<&str>> {
+        self.modules.load_order(module, &HashSet::new()).ok().flatten()
     }
 
     /// modules.dep of only these files, which the initramfs holds expanded: without the suffix
@@ -76,7 +74,8 @@ impl Index {
         for file in files {
             text.push_str(expanded(file));
             text.push(':');
-            for need in self.needs.get(file).into_iter().flatten() {
+            // modules.dep lists the nearest first.
+            for need in self.files(file).unwrap_or_default().into_iter().rev().skip(1) {
                 text.push(' ');
                 text.push_str(expanded(need));
             }
@@ -87,18 +86,13 @@ impl Index {
 
     /// modules.softdep of only these files.
     pub fn softdep_of(&self, files: &BTreeSet<String>, softdep: &str) -> String {
-        let kept: BTreeSet<String> = files.iter().map(|file| module_name(file)).collect();
+        let kept: BTreeSet<String> = files.iter().map(|file| canonical(file)).collect();
         let ours = |line: &&str| {
             let mut words = line.split_whitespace();
-            words.next() == Some("softdep") && words.next().is_some_and(|name| kept.contains(&module_name(name)))
+            words.next() == Some("softdep") && words.next().is_some_and(|name| kept.contains(&canonical(name)))
         };
         softdep.lines().filter(ours).flat_map(|line| [line, "\n"]).collect()
     }
-}
-
-/// The names in a modules.txt: the first word of each line, `#` starts a comment.
-pub fn names(modules_txt: &str) -> impl Iterator<Item = &str> {
-    modules_txt.lines().filter_map(|line| line.split('#').next()?.split_whitespace().next())
 }
 
 /// The file's name without the suffix of its compression.
@@ -107,12 +101,6 @@ pub fn expanded(file: &str) -> &str {
         Some((stem, suffix)) if !suffix.is_empty() => file.get(..stem.len() + 3).unwrap_or(file),
         _ => file,
     }
-}
-
-/// A module's name out of its file's path or any spelling of it: `-` and `_` are the same.
-fn module_name(path: &str) -> String {
-    let file = path.trim().rsplit('/').next().unwrap_or_default();
-    file.split(".ko").next().unwrap_or_default().replace('-', "_")
 }
 
 #[cfg(test)]
@@ -147,8 +135,8 @@ mod tests {
 
     #[test]
     fn the_list_that_comes_with_rootstream_is_well_formed() {
-        let listed: Vec<_> = names(super::super::MODULES_TXT).collect();
-        assert!(listed.contains(&"virtio_net") && listed.contains(&"e1000e"));
+        let listed: Vec<_> = modules::parse_list(super::super::MODULES_TXT).into_iter().map(|r| r.name).collect();
+        assert!(["virtio_net", "e1000e"].iter().all(|known| listed.iter().any(|name| name == known)));
         let known: BTreeSet<_> = listed.iter().collect();
         assert_eq!(known.len(), listed.len(), "a name is listed twice");
         assert!(listed.iter().all(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')));

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rootstream::failure::{Advise, refuse};
+use rootstream::image::hex;
 use sha2::{Digest, Sha256};
 
 use super::built::Record;
@@ -18,7 +19,6 @@ use crate::clock;
 use crate::config::addresses::Name;
 use crate::config::recipe::Recipe;
 use crate::config::site::Site;
-use crate::hex;
 use crate::progress::{Progress, megabytes};
 use crate::say;
 

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
+use rootstream::image::hex;
 use sha2::{Digest, Sha256};
 
 use super::built::Built;
@@ -15,7 +16,6 @@ use crate::aside;
 use crate::clock;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
-use crate::hex;
 use crate::progress::{Progress, megabytes};
 
 /// How an image is packed for the nodes.
