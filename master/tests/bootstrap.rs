@@ -50,7 +50,6 @@ fn the_initramfs_holds_the_agent_and_the_modules_it_needs() {
         &format!("{modules}/kernel/virtio.ko"),
         &format!("{modules}/modules.builtin"),
         &format!("{modules}/modules.dep"),
-        &format!("{modules}/modules.softdep"),
         "modules.txt",
         "proc",
         "run",

@@ -104,8 +104,6 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     }
     archive.file("modules.txt", 0o644, modules_txt.into_bytes());
     archive.file(&format!("{folder}/modules.dep"), 0o644, index.dep_of(&closure.files).into_bytes());
-    let softdep = index.softdep_of(&closure.files, &kernel.softdep);
-    archive.file(&format!("{folder}/modules.softdep"), 0o644, softdep.into_bytes());
     archive.file(&format!("{folder}/modules.builtin"), 0o644, kernel.builtin.clone().into_bytes());
     let count = modules.len();
     for (path, content) in modules {

@@ -83,16 +83,6 @@ impl Index {
         }
         text
     }
-
-    /// modules.softdep of only these files.
-    pub fn softdep_of(&self, files: &BTreeSet<String>, softdep: &str) -> String {
-        let kept: BTreeSet<String> = files.iter().map(|file| canonical(file)).collect();
-        let ours = |line: &&str| {
-            let mut words = line.split_whitespace();
-            words.next() == Some("softdep") && words.next().is_some_and(|name| kept.contains(&canonical(name)))
-        };
-        softdep.lines().filter(ours).flat_map(|line| [line, "\n"]).collect()
-    }
 }
 
 /// The file's name without the suffix of its compression.
@@ -128,7 +118,6 @@ mod tests {
     fn the_written_index_names_expanded_files() {
         let files = ["kernel/net/b.ko.xz", "kernel/c-c.ko.xz"].map(str::to_owned).into();
         assert_eq!(index().dep_of(&files), "kernel/c-c.ko:\nkernel/net/b.ko: kernel/c-c.ko\n");
-        assert_eq!(index().softdep_of(&files, SOFTDEP), "softdep c-c pre: soft unknown post: other\n");
         assert_eq!(expanded("kernel/x.ko"), "kernel/x.ko");
         assert_eq!(expanded("kernel/x.kolor/y.ko.gz"), "kernel/x.kolor/y.ko");
     }
