@@ -139,6 +139,29 @@ fn ranges_are_answered_as_rfc_9110_says() {
     assert_eq!(ask("bytes=3-", Some(&etag)), (200, None, "abcdefghij".to_owned()));
 }
 
+// F24
+#[test]
+fn a_transfer_goes_on_from_another_mirror_of_the_same_build() {
+    let [one, other] = [serve(), serve()];
+    let etag = |served: &Served| header(&served.curl(&["-I"], "/images/c/b.tar.zst").1, "etag").unwrap().to_owned();
+    assert_ne!(etag(&one), etag(&other), "without a manifest nobody knows that these are the same bytes");
+    let sha256 = "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882";
+    let manifest = format!(r#"{{"format":1,"file":"b.tar.zst","size":10,"sha256":"{sha256}"}}"#);
+    for served in [&one, &other] {
+        fs::write(served.site.path("store/c/b.json"), &manifest).unwrap();
+        assert_eq!(etag(served), format!("\"{sha256}\""));
+    }
+    let if_range = format!("If-Range: {}", etag(&one));
+    let (status, head, body) = other.curl(&["-H", "Range: bytes=3-", "-H", &if_range], "/images/c/b.tar.zst");
+    assert_eq!((status, body.as_slice()), (206, b"3456789".as_slice()));
+    assert_eq!(header(&head, "content-range"), Some("bytes 3-9/10"));
+    // A manifest that is not about this file says nothing about it.
+    fs::write(other.site.path("store/c/b.tar.zst"), b"0123456789 and more").unwrap();
+    assert_ne!(etag(&other), etag(&one));
+    let (status, _, body) = other.curl(&["-H", "Range: bytes=3-", "-H", &if_range], "/images/c/b.tar.zst");
+    assert_eq!((status, body.len()), (200, 19));
+}
+
 // M8-10
 #[test]
 fn nothing_outside_is_reachable_and_odd_requests_are_cut_off() {

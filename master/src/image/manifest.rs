@@ -13,7 +13,7 @@ use crate::config::site::Site;
 pub const FORMAT: u32 = 1;
 
 /// The largest manifest that is read.
-const LIMIT: u64 = 16 << 20;
+pub(crate) const LIMIT: u64 = 16 << 20;
 
 /// `NAME/BUILD.json`: everything about one build. Immutable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

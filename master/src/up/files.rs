@@ -8,6 +8,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 
+use super::digests::Digests;
+
 /// The folders that are served.
 #[derive(Debug)]
 pub(super) struct Roots {
@@ -15,6 +17,7 @@ pub(super) struct Roots {
     images: OwnedFd,
     /// As `/boot/`.
     boot: OwnedFd,
+    digests: Digests,
 }
 
 /// A file that may be served.
@@ -24,6 +27,8 @@ pub(super) struct Found {
     pub(super) metadata: Metadata,
     /// Whether these bytes will always have this name.
     pub(super) immutable: bool,
+    /// The sha256 of an image that its manifest describes, in hex.
+    pub(super) sha256: Option<String>,
     /// Its Content-Type.
     pub(super) media: &'static str,
 }
@@ -35,7 +40,7 @@ impl Roots {
     /// One is missing.
     pub(super) fn open(store: &Path, tftp: &Path) -> nix::Result<Self> {
         let folder = |path: &Path| open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-        Ok(Self { images: folder(store)?, boot: folder(tftp)? })
+        Ok(Self { images: folder(store)?, boot: folder(tftp)?, digests: Digests::default() })
     }
 
     /// The file at `path` of a URL: `/images/NAME/FILE` or `/boot/NAME/FILE`.
@@ -50,30 +55,38 @@ impl Roots {
             _ => return Err(Errno::ENOENT),
         };
         let relative = relative(rest).ok_or(Errno::ENOENT)?;
-        // The kernel itself keeps the walk below the folder, whatever links are in it; and does
-        // not wait where someone put a FIFO.
-        let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let file = openat2(root, &relative, how).map_err(|errno| match errno {
-            Errno::EXDEV | Errno::ELOOP | Errno::ENOTDIR | Errno::EACCES | Errno::ENAMETOOLONG | Errno::ENXIO => {
-                Errno::ENOENT
-            }
-            other => other,
-        })?;
-        let file = File::from(file);
-        let metadata = file.metadata().map_err(|_| Errno::EIO)?;
-        if !metadata.is_file() {
-            return Err(Errno::ENOENT);
-        }
+        let (file, metadata) = open_below(root, &relative)?;
         let json = relative.extension().is_some_and(|e| e == "json");
+        let of_store = |path: &Path| open_below(root, path).ok();
+        let sha256 = if images && !json { self.digests.of(&relative, metadata.len(), of_store) } else { None };
         Ok(Found {
             file,
+            sha256,
             metadata,
             immutable: images && !relative.ends_with("latest.json"),
             media: if json { "application/json" } else { "application/octet-stream" },
         })
     }
+}
+
+/// Opens a regular file below `root`. The kernel itself keeps the walk below it, whatever links are
+/// in it; and does not wait where someone put a FIFO.
+fn open_below(root: &OwnedFd, relative: &Path) -> nix::Result<(File, Metadata)> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = openat2(root, relative, how).map_err(|errno| match errno {
+        Errno::EXDEV | Errno::ELOOP | Errno::ENOTDIR | Errno::EACCES | Errno::ENAMETOOLONG | Errno::ENXIO => {
+            Errno::ENOENT
+        }
+        other => other,
+    })?;
+    let file = File::from(file);
+    let metadata = file.metadata().map_err(|_| Errno::EIO)?;
+    if !metadata.is_file() {
+        return Err(Errno::ENOENT);
+    }
+    Ok((file, metadata))
 }
 
 /// NAME/FILE, of plain characters only and without a part that starts with a dot. What the store

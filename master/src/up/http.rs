@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::access::{AccessLog, Logged, Visit};
+use super::entity::Tagged;
 use super::files::Roots;
 use super::range;
 use crate::config::site::Site;
@@ -45,7 +46,7 @@ type Body = Logged<Plain>;
 
 /// A file that could not be read to its end. The client sees a connection that is closed early.
 #[derive(Debug)]
-struct Unreadable(Box<dyn std::error::Error + Send + Sync>);
+pub(super) struct Unreadable(Box<dyn std::error::Error + Send + Sync>);
 
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,10 +195,11 @@ fn answer(site: &Shared, client: SocketAddr, mut request: Request<Incoming>) -> 
             range::normalise(request.headers_mut(), found.metadata.len());
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(found.media));
-            let file = ChunkedReadFile::<Bytes, Unreadable>::new_with_metadata(found.file, &found.metadata, headers);
-            match file {
+            // Names of images are never given to other bytes, so what their manifest says of them holds.
+            let etag = found.sha256.and_then(|sha256| HeaderValue::try_from(format!("\"{sha256}\"")).ok());
+            match ChunkedReadFile::new_with_metadata(found.file, &found.metadata, headers) {
                 Ok(file) => {
-                    let mut response = http_serve::serve(file, &request);
+                    let mut response = http_serve::serve(Tagged { file, etag }, &request);
                     let cache = if found.immutable { "public, max-age=31536000, immutable" } else { "max-age=5" };
                     if response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED {
                         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(cache));

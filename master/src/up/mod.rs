@@ -1,7 +1,9 @@
 //! The master's services in the foreground: HTTP by ourselves, DHCP and TFTP by a dnsmasq child.
 
 mod access;
+mod digests;
 mod dnsmasq;
+mod entity;
 mod files;
 pub mod http;
 mod pxelinux;
