@@ -148,6 +148,9 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     // dnsmasq's own opinion of what we wrote.
     let test = shell("PATH=$PATH:/usr/sbin dnsmasq --test --conf-file=\"$1\" 2>&1", &site.path("run/dnsmasq.conf"));
     assert!(test.contains("syntax check OK"), "{test}");
+    // The system's own dnsmasq, if it has one, is told by this file.
+    let recorded = fs::read_to_string("/run/dnsmasq.pid").unwrap_or_default();
+    assert!(!up.children().iter().any(|pid| pid == recorded.trim()), "{recorded}");
 
     // How `up` found out that it answers is nothing to worry about.
     eventually("the sign of life", || site.read("log/dnsmasq.log").contains("pxelinux.cfg/default to 172.16.0.254"));

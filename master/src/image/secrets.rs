@@ -146,6 +146,7 @@ mod tests {
         assert_eq!(count("etc/apt/key.asc", &pgp.replace("PRIVATE", "PUBLIC")), 0);
     }
 
+    // Builder
     #[test]
     fn mentions_and_empty_files_are_not() {
         assert_eq!(count("usr/share/x.pm", "if (/^-----BEGIN RSA PRIVATE KEY-----$/) {\n"), 0);

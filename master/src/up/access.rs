@@ -7,23 +7,34 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::task::{Context as Wakeup, Poll};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use hyper::body::{Body, Buf, Frame, SizeHint};
 use hyper::header::RANGE;
 use hyper::{Request, StatusCode};
+use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::say;
 
+/// How long the end of the service waits for the disk and the terminal.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Lines that wait for the disk or the terminal; more are dropped, and counted.
 const QUEUE: usize = 4096;
 
 /// Where the lines go: `log/http.log` and stderr.
 #[derive(Clone, Debug)]
 pub(super) struct AccessLog {
-    lines: SyncSender<String>,
+    lines: SyncSender<Entry>,
+}
+
+/// What goes to the thread that writes.
+#[derive(Debug)]
+enum Entry {
+    Line(String),
+    /// Everything before this is written: answered.
+    Written(oneshot::Sender<()>),
 }
 
 impl AccessLog {
@@ -44,14 +55,31 @@ impl AccessLog {
 
     fn line(&self, line: String) {
         // A blocked terminal must not block a transfer.
-        if let Err(TrySendError::Full(line)) = self.lines.try_send(line) {
+        if let Err(TrySendError::Full(Entry::Line(line))) = self.lines.try_send(Entry::Line(line)) {
             log::debug!("access log full, dropped: {line}");
+        }
+    }
+
+    /// Waits, for a moment at most, until all lines are written.
+    pub(super) async fn written(&self) {
+        let (answer, written) = oneshot::channel();
+        if self.lines.try_send(Entry::Written(answer)).is_ok() {
+            // Late or gone: the lines are lost, and nobody is kept waiting for them.
+            let _ = tokio::time::timeout(LAST_WORDS, written).await;
         }
     }
 }
 
-fn write_lines(mut file: File, queue: &Receiver<String>) {
-    while let Ok(line) = queue.recv() {
+fn write_lines(mut file: File, queue: &Receiver<Entry>) {
+    while let Ok(entry) = queue.recv() {
+        let line = match entry {
+            Entry::Line(line) => line,
+            Entry::Written(answer) => {
+                // Whoever asked may have left.
+                let _ = answer.send(());
+                continue;
+            }
+        };
         if let Err(error) = file.write_all(line.as_bytes()) {
             log::warn!("writing the access log: {error}");
         }

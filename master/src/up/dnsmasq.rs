@@ -200,6 +200,8 @@ fn configuration(site: &Site, files: &Files) -> Result<String> {
     line(format!("interface={}\nexcept-interface=lo\nbind-interfaces", network.interface()));
     line(format!("log-dhcp\nlog-facility={}", path(&files.log)?));
     line(format!("dhcp-leasefile={}", path(&files.leases)?));
+    // No file for its pid: the usual one belongs to the system's own dnsmasq.
+    line("pid-file=".to_owned());
     line(format!("dhcp-range={net},static,{mask},{lease}"));
     if let Some(range) = network.range() {
         line(format!("dhcp-range={},{},{mask},{lease}", range.first, range.last));

@@ -147,6 +147,7 @@ impl Server {
         if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
             log::info!("some transfers were cut; nodes resume them when the server is back");
         }
+        self.site.log.written().await;
     }
 }
 
