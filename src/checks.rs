@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::failure::Advise;
-use crate::handover;
+use crate::inside;
 
 /// How the image fits the machine that it is to run on. Each field is `same`, `not checked`, or a
 /// sentence with both values.
@@ -80,7 +80,7 @@ impl Checks {
 fn releases(root: &Path) -> BTreeSet<String> {
     ["/lib/modules", "/usr/lib/modules"]
         .iter()
-        .filter_map(|folder| fs::read_dir(handover::resolve(root, Path::new(folder)).ok()?).ok())
+        .filter_map(|folder| fs::read_dir(inside::resolve(root, Path::new(folder)).ok()?).ok())
         .flat_map(|entries| entries.flatten())
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.file_name().to_string_lossy().into_owned())

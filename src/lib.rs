@@ -19,6 +19,7 @@ pub mod dhcp;
 pub mod failure;
 pub mod handover;
 pub mod image;
+mod inside;
 pub mod log;
 pub mod modules;
 pub mod mounts;

@@ -19,7 +19,6 @@ mod switch;
 pub use elf::Elf;
 pub use files::leave_record;
 pub use find::check_init;
-pub(crate) use find::resolve;
 pub use switch::switch_root;
 
 /// The mounts that move to the new root.

@@ -1,33 +1,13 @@
 //! Which ports to try, and which port's lease to keep. No I/O.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::link::Link;
+use super::mac::parse_mac;
 
 /// How long a lease on another port waits for the port that the firmware booted from: about what a
 /// link takes to come up.
 const MOMENT: Duration = Duration::from_secs(3);
-
-/// A MAC, as people write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-/// Reads `52:54:00:ac:10:01` or `52-54-00-ac-10-01`, in either case.
-pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let pairs = text.trim().split([':', '-']).map(|pair| match pair.len() {
-        2 => u8::from_str_radix(pair, 16).ok(),
-        _ => None,
-    });
-    pairs.collect::<Option<Vec<u8>>>()?.try_into().ok()
-}
 
 /// Whether to try a link. `wanted` holds names, MACs and drivers; empty means every Ethernet port,
 /// which leaves out bridges, VLANs and the like: they have a port below them, or none.

@@ -1,6 +1,7 @@
 //! The network: from bare ports to one port with a lease.
 //!
 //! - `link`: ports, addresses and routes, by rtnetlink.
+//! - `mac`: MAC addresses as people write them.
 //! - `packet`: raw sockets that see DHCP replies.
 //! - `port`: one port with its socket and DHCP client.
 //! - `choose`: which ports to try, and which lease to keep.
@@ -13,6 +14,7 @@
 mod choose;
 mod configure;
 mod link;
+mod mac;
 pub mod namespace;
 mod packet;
 mod port;
@@ -30,10 +32,10 @@ use anyhow::Context;
 use crate::dhcp::Lease;
 use crate::failure::Advise;
 use crate::image::Resolve;
-pub use choose::Mac;
-pub(crate) use choose::parse_mac;
 use configure::Changes;
 use link::Links;
+pub use mac::Mac;
+pub(crate) use mac::parse_mac;
 use port::Port;
 
 /// How long a sent frame may need to leave the port before the port is taken down.

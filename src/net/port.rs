@@ -7,8 +7,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::choose::{Mac, Runner};
+use super::choose::Runner;
 use super::link::{Link, Links};
+use super::mac::Mac;
 use super::packet::Socket;
 use crate::dhcp::client::{Action, Client, Event, Identity};
 use crate::dhcp::wire::Message;

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::io;
 
 use super::Settings;
-use super::choose::Mac;
 use super::link::Link;
+use super::mac::Mac;
 use super::port::Port;
 use crate::failure::Advise;
 
