@@ -12,6 +12,7 @@ use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use rootstream::handover::Elf;
 use rootstream_lab::bound::Bound;
 use rootstream_lab::faulty::{Server, answer, head};
 use rootstream_lab::machine::Machine;
@@ -29,6 +30,8 @@ const STEPS: [&str; 11] =
 const MAC: &str = "52:54:00:ac:10:01";
 /// The last line of every message here.
 const NOW: &str = "  now: switching off (rootstream.onfail=)";
+/// The agent that `make init` builds and the lab's nodes boot.
+const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/x86_64-unknown-linux-musl/release/init");
 const IMAGE: &str = "rootstream.image=http://172.16.0.254/i.tar";
 
 #[test]
@@ -124,25 +127,63 @@ fn a_worker_that_the_kernel_kills_is_reported() {
     assert_eq!((todo.as_str(), now.as_str()), (expected, NOW));
 }
 
-// F51, F52
+#[test]
+fn the_agent_is_static_and_small() {
+    make("site");
+    let agent = fs::File::open(AGENT).unwrap();
+    assert_eq!(Elf::read(&agent).unwrap().interpreter, None, "it needs a dynamic loader");
+    assert!(agent.metadata().unwrap().len() <= 4 << 20, "{} bytes", agent.metadata().unwrap().len());
+    let initramfs = fs::metadata(bootstrap().1).unwrap().len();
+    assert!(initramfs <= 4 << 20, "the initramfs has {initramfs} bytes");
+}
+
+// F51, F52, F55
 #[test]
 fn rehearsing_the_debian_image_gives_what_gnu_tar_gives() {
     make("site");
-    let store = build_dir().join("lab/site/store/compute");
-    let image = find(&store, |name| name.ends_with(".tar.zst"));
-    let (expected, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let site = build_dir().join("lab/site");
+    let archive = site.join("built/compute.tar");
+    let folder = tempfile::tempdir().unwrap();
+    let gzipped = folder.path().join("image.tar.gz");
+    let gzip =
+        Command::new("gzip").args(["-1", "-c"]).arg(&archive).stdout(fs::File::create(&gzipped).unwrap()).status();
+    assert!(gzip.unwrap().success());
+    let expected = tempfile::tempdir().unwrap();
     let mut tar = Command::new("tar");
-    tar.args(["--zstd", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(&image);
+    tar.args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(&archive);
     assert!(tar.arg("-C").arg(expected.path()).status().unwrap().success());
-    let bytes = fs::read(&image).unwrap();
-    let server = Server::start(move |_, stream| answer(stream, "200 OK", &[("ETag", "\"1\"")], &bytes)).unwrap();
-    let mut rehearse = Command::new(env!("CARGO_BIN_EXE_init"));
-    rehearse.args(["rehearse", "--cmdline", &format!("rootstream.image={}", server.url("/i.tar.zst")), "--root"]);
-    assert!(rehearse.arg(ours.path()).status().unwrap().success());
-    let differences = compare_trees(expected.path(), ours.path()).unwrap();
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
     // A Debian without these would prove little.
-    assert!(ours.path().join("usr/bin/su").exists() && ours.path().join("usr/lib/modules").exists());
+    assert!(expected.path().join("usr/bin/su").exists() && expected.path().join("usr/lib/modules").exists());
+    for image in [find(&site.join("store/compute"), |name| name.ends_with(".tar.zst")), gzipped] {
+        let ours = tempfile::tempdir().unwrap();
+        let peak = rehearse(&image, ours.path());
+        let differences = compare_trees(expected.path(), ours.path()).unwrap();
+        assert!(differences.is_empty(), "{}: {}", image.display(), differences.join("\n"));
+        println!("{}: peak {peak} KiB", image.display());
+        assert!(peak <= 16 * 1024, "{}: {peak} KiB", image.display());
+    }
+}
+
+/// Rehearses an image with the agent that nodes boot, and returns its peak memory in KiB.
+fn rehearse(image: &Path, root: &Path) -> u64 {
+    let bytes = fs::read(image).unwrap();
+    let server = Server::start(move |_, stream| answer(stream, "200 OK", &[("ETag", "\"1\"")], &bytes)).unwrap();
+    let mut rehearse = Command::new(AGENT);
+    rehearse.args(["rehearse", "--cmdline", &format!("rootstream.image={}", server.url("/i")), "--root"]).arg(root);
+    let mut child = rehearse.spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        if let Some(end) = child.try_wait().unwrap() {
+            assert!(end.success());
+            return peak;
+        }
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let high_water =
+            text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+        peak = peak.max(high_water.unwrap_or(0));
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Boots a node that powers off when it fails, runs `act` meanwhile, and returns the lines of its final

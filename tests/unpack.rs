@@ -538,6 +538,11 @@ fn a_full_file_system_is_told_with_sizes() {
     bomb.write_all(&crafted(&[file("big", &data)])).unwrap();
     let bomb = bomb.finish().unwrap();
     assert!(bomb.len() < 100_000, "{}", bomb.len());
+    // Packed larger than the room is refused before anything is unpacked.
+    let error = unpack_into(&crafted(&[file("big", &data)]), true, root.path()).unwrap_err();
+    let message = Failure::from_error(&error).to_string();
+    assert!(message.contains("is 33.5 MB, but only 1.0 MB are free where it goes"), "{message}");
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     let error = unpack_into(&bomb, true, root.path()).unwrap_err();
     let message = Failure::from_error(&error).to_string();
     assert!(message.contains("does not fit") && message.contains("it holds 1.0 MB"), "{message}");
