@@ -232,6 +232,8 @@ fn configuration(site: &Site, files: &Files) -> Result<String> {
     // By architecture only: network cards with an iPXE ROM say that they are iPXE, and still
     // need the loader.
     line(format!("dhcp-match=set:bios,option:client-arch,0\ndhcp-boot=tag:bios,pxelinux.0,{master},{master}"));
+    // Stage 1 knows the site's own server by this and need not wait for other offers.
+    line("dhcp-vendorclass=set:rootstream,rootstream\ndhcp-option-force=tag:rootstream,60,rootstream".to_owned());
     if let Some(prefix) = network.ipv6_prefix {
         line(format!("enable-ra\nquiet-ra\ndhcp-range={},ra-only,64", prefix.address()));
     }
