@@ -109,12 +109,13 @@ fn compress(tar: &Path, folder: &Path) -> Result<()> {
 
 fn serve(nginx: &Path, folder: &Path) -> Result<Bound> {
     let configuration = folder.join("nginx.conf");
+    // One process: a worker would outlive a master that is killed.
     // It makes these folders even where it never uses them, below /var unless told.
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {}/nginx-{kind};", folder.display()))
         .join(" ");
     let text = format!(
-        "daemon off; user root; worker_processes 1; pid {0}/nginx.pid; error_log {0}/error.log;\n\
+        "daemon off; master_process off; pid {0}/nginx.pid; error_log {0}/error.log;\n\
          events {{ }}\nhttp {{ sendfile on; access_log off; {temporary} server {{ listen {ADDRESS}; root {0}; }} }}\n",
         folder.display()
     );

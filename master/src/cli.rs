@@ -240,8 +240,15 @@ fn run(cli: &Cli) -> Result<()> {
             build(&site()?, name, options).map(drop)
         }
         Command::Image(ImageCommand::Publish { name, format, secrets }) => {
-            let manifest = publish(&site()?, name, *format, secrets.allow_secrets)?;
+            let site = site()?;
+            let manifest = publish(&site, name, *format, secrets.allow_secrets)?;
             say::result(format_args!("store/{name}/{}", manifest.file));
+            let (address, port) = (site.config().network.address.address, site.config().http.port);
+            let port = if port == 80 { String::new() } else { format!(":{port}") };
+            say::note(format_args!(
+                "`rootstream up` serves it as http://{address}{port}/images/{name}/{}",
+                manifest.file
+            ));
             Ok(())
         }
         Command::Image(ImageCommand::List { json }) => list_images(&site()?, *json),

@@ -118,7 +118,9 @@ fn tell(step: &str, at: Duration, detail: &str) {
 
 fn invite(site: &Site, outside: u32) {
     let ssh = ssh::arguments(&site.key(), site::NODE_ADDRESS).join(" ");
-    eprintln!("\nThe node keeps running. Its console is below; Ctrl-] ends it. From another terminal:");
+    eprintln!(
+        "\nThe node keeps running. Its console is below; Ctrl-] ends it. No password opens it: log in by ssh from another terminal:"
+    );
     eprintln!("  nsenter --target {outside} --net -- ssh {ssh}\n");
 }
 

@@ -6,6 +6,7 @@ mod dnsmasq;
 mod entity;
 mod files;
 pub mod http;
+mod ports;
 mod pxelinux;
 mod range;
 
@@ -37,7 +38,6 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn up(site: &Site, port: Option<u16>) -> Result<()> {
     let nodes = Nodes::of(site)?;
     let port = port.unwrap_or(site.config().http.port);
-    pxelinux::write(site, &nodes, port)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).max(2))
         .enable_all()
@@ -58,6 +58,9 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
     let address = SocketAddr::from((network.address.address, port));
     let listener = listen(address, network.interface()).await?;
     let server = Server::new(site, listener)?;
+    ports::refuse_taken(network.interface(), network.address.address)?;
+    // Not before the ports are ours: another `up` may be serving these menus.
+    pxelinux::write(site, nodes, port)?;
     let (end, ended) = oneshot::channel::<()>();
     let server = tokio::spawn(server.run(
         async move {
