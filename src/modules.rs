@@ -160,13 +160,15 @@ fn options_by_name(requests: &[Request]) -> HashMap<String, String> {
     options
 }
 
-/// Whether the kernel took it now (`false`: it had it already).
+/// Whether the kernel took it now (`false`: it had it already, or has no use for it).
 fn insert(path: &Path, options: &str) -> Result<bool, String> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let options = std::ffi::CString::new(options).map_err(|_| "options hold a NUL".to_owned())?;
     match finit_module(&file, &options, ModuleInitFlags::empty()) {
         Ok(()) => Ok(true),
         Err(Errno::EEXIST) => Ok(false),
+        // The module looked for its hardware and there is none, as on most machines for most of a list.
+        Err(Errno::ENODEV) => Ok(false),
         // What modprobe(8) explains of these is in the kernel log just above.
         Err(Errno::ENOENT) => Err(format!("{}: unknown symbol (made for another kernel?)", path.display())),
         Err(Errno::ENOEXEC) => Err(format!("{}: not a module of this kernel", path.display())),
