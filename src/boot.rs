@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use nix::sys::utsname::uname;
@@ -10,7 +9,7 @@ use nix::sys::utsname::uname;
 use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
 use crate::handover::{self, Ready};
-use crate::image::{self, Resolve, Tally, Unpack, VerifiedRoot};
+use crate::image::{self, Anchors, Sources, Tally, Unpack, VerifiedRoot};
 use crate::modules::Loaded;
 use crate::net::Network;
 use crate::report::Record;
@@ -55,7 +54,9 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
     let root = record.step("image", |record| {
         let new_root = Path::new(NEW_ROOT);
         mounts::root_tmpfs(new_root, &config.tmpfs)?;
-        install(config, Unpack { owners: true }, &network.resolver(), new_root, record)
+        let anchors = Anchors::baked(Path::new("/"))?;
+        let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &network.resolver() };
+        install(sources, Unpack { owners: true }, new_root, record)
     })?;
 
     record.step("hand-over", |record| {
@@ -76,15 +77,9 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
 ///
 /// # Errors
 /// Those of [`image::install`]; the record says what was received nevertheless.
-pub(crate) fn install(
-    config: &Config,
-    unpack: Unpack,
-    resolver: &Arc<dyn Resolve>,
-    root: &Path,
-    record: &mut Record,
-) -> Result<VerifiedRoot> {
+pub(crate) fn install(sources: Sources<'_>, unpack: Unpack, root: &Path, record: &mut Record) -> Result<VerifiedRoot> {
     let mut tally = Tally::default();
-    let installed = image::install(&config.image, unpack, resolver, root, &mut tally);
+    let installed = image::install(sources, unpack, root, &mut tally);
     record.set_tally(tally);
     let root = installed?;
     record.set_image(root.facts());

@@ -108,6 +108,8 @@ impl Default for Config {
             image: image::Settings {
                 urls: Vec::new(),
                 sha256: None,
+                unsigned: false,
+                not_before: None,
                 stall: Duration::from_secs(15),
                 retry: Duration::from_secs(600),
             },

@@ -1,7 +1,6 @@
 //! Brings the file's bytes to the decoder, in order, each once, whatever happens to connections,
 //! and digests them on the way.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
@@ -11,7 +10,7 @@ use super::pipe::{Gone, Writer};
 use super::progress::{Progress, megabytes};
 use super::resume::{Answer, Verdict, Version, judge};
 use super::retry::{Patience, Pause};
-use super::{Resolve, Settings};
+use super::{Settings, Sources};
 use crate::failure::refuse;
 use crate::random;
 
@@ -102,13 +101,13 @@ struct Mirror {
 
 impl<'a> Fetch<'a> {
     pub(super) fn new(
-        settings: &'a Settings,
-        resolve: &Arc<dyn Resolve>,
+        sources: Sources<'a>,
         progress: &'a Progress,
         account: &'a mut Account,
         out: Writer,
         room: u64,
     ) -> Self {
+        let Sources { settings, resolver: resolve, .. } = sources;
         let mirror =
             |url: &String| Mirror { client: Client::new(url, settings.stall, resolve), ranges: true, hopeless: false };
         let mirrors = settings.urls.iter().map(mirror).collect();

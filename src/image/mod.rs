@@ -6,6 +6,7 @@ mod decode;
 mod fetch;
 mod header;
 mod http;
+pub mod manifest;
 mod metadata;
 mod path;
 mod pax;
@@ -16,6 +17,7 @@ mod retry;
 mod root;
 mod sparse;
 mod stream;
+pub mod trust;
 mod unpack;
 
 use std::net::SocketAddr;
@@ -36,12 +38,44 @@ pub use stream::hex;
 pub struct Settings {
     /// One image's URL on each mirror, in order of preference; all must serve the same bytes.
     pub urls: Vec<String>,
-    /// `rootstream.sha256=`: the digest of the file as served.
+    /// `rootstream.sha256=`: the digest of the file that `urls` name, as served.
     pub sha256: Option<[u8; 32]>,
+    /// `rootstream.unsigned`: take an image without a signature though there are trusted keys.
+    pub unsigned: bool,
+    /// `rootstream.not-before=`: builds published before this (RFC 3339, UTC) are refused.
+    pub not_before: Option<String>,
     /// `rootstream.stall=`: a transfer without a byte for this long is broken off and resumed.
     pub stall: Duration,
     /// `rootstream.retry=`: how long a fetch is retried in all before it fails.
     pub retry: Duration,
+}
+
+/// Whom to believe: baked into the initramfs, or named to a rehearsal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Anchors {
+    /// Keys of which one must have signed what is installed; none: no signature is asked for.
+    pub keys: trust::Keys,
+}
+
+impl Anchors {
+    /// The anchors in an initramfs whose root is `root`: `keys/*.pub`.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn baked(root: &Path) -> anyhow::Result<Self> {
+        Ok(Self { keys: trust::Keys::in_folder(&root.join("keys"))? })
+    }
+}
+
+/// What every fetch depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// Where the image is and how patient to be.
+    pub settings: &'a Settings,
+    /// Whom to believe.
+    pub anchors: &'a Anchors,
+    /// Finds the servers' addresses.
+    pub resolver: &'a Arc<dyn Resolve>,
 }
 
 /// What unpacking may do.
@@ -69,6 +103,8 @@ pub enum Trust {
     None,
     /// Complete, well-formed and equal to the digest that was asked for.
     Digest,
+    /// Complete, well-formed and signed with a trusted key.
+    Signed,
 }
 
 /// What was learnt about the image on the way.
@@ -128,30 +164,19 @@ pub struct Tally {
 /// # Errors
 /// The image cannot be fetched within `settings.retry`, is damaged, incomplete, not an image, not
 /// the one that `settings.sha256` names, or does not fit. `root` then holds rubbish.
-pub fn install(
-    settings: &Settings,
-    unpack: Unpack,
-    resolver: &Arc<dyn Resolve>,
-    root: &Path,
-    tally: &mut Tally,
-) -> anyhow::Result<VerifiedRoot> {
-    let mut account = Account { patience: Patience::new(settings.retry), retries: 0, received: 0 };
-    let installed = passes(settings, unpack, resolver, root, &mut account);
+pub fn install(sources: Sources<'_>, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
+    let mut account = Account { patience: Patience::new(sources.settings.retry), retries: 0, received: 0 };
+    let installed = passes(sources, unpack, root, &mut account);
     *tally = Tally { bytes: account.received, retries: account.retries };
     installed
 }
 
 /// As many passes as it takes.
-fn passes(
-    settings: &Settings,
-    unpack: Unpack,
-    resolver: &Arc<dyn Resolve>,
-    root: &Path,
-    account: &mut Account,
-) -> anyhow::Result<VerifiedRoot> {
+fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, account: &mut Account) -> anyhow::Result<VerifiedRoot> {
+    let settings = sources.settings;
     loop {
         let start = Instant::now();
-        match stream::pass(settings, unpack, resolver, root, account)? {
+        match stream::pass(sources, unpack, root, account)? {
             Pass::Complete(facts) => return Ok(VerifiedRoot { path: root.to_owned(), facts }),
             Pass::Restart(why) => {
                 account.retries += 1;

@@ -3,7 +3,6 @@
 
 use std::io::BufRead as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context as _;
@@ -14,7 +13,7 @@ use super::fetch::{Account, Fetch, Stop};
 use super::pipe::{self, Reader, Writer};
 use super::progress::{Progress, megabytes};
 use super::unpack;
-use super::{Facts, Resolve, Settings, Trust, Unpack};
+use super::{Facts, Sources, Trust, Unpack};
 use crate::failure::refuse;
 
 /// Blocks in each of the two pipes.
@@ -32,20 +31,15 @@ pub(super) enum Pass {
 ///
 /// # Errors
 /// See [`super::install`].
-pub(super) fn pass(
-    settings: &Settings,
-    options: Unpack,
-    resolver: &Arc<dyn Resolve>,
-    root: &Path,
-    account: &mut Account,
-) -> anyhow::Result<Pass> {
+pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, account: &mut Account) -> anyhow::Result<Pass> {
+    let settings = sources.settings;
     let (to_decoder, from_server) = pipe::pipe(BLOCKS);
     let (to_unpacker, from_decoder) = pipe::pipe(BLOCKS);
     let progress = Progress::default();
     let room = free_bytes(root).with_context(|| format!("asking how much room {} has", root.display()))?;
     let (fetched, decoded, unpacked) = thread::scope(|scope| {
         scope.spawn(|| progress.show());
-        let fetch = Fetch::new(settings, resolver, &progress, account, to_decoder, room);
+        let fetch = Fetch::new(sources, &progress, account, to_decoder, room);
         let fetching = scope.spawn(|| fetch.run());
         let decoding = scope.spawn(|| decode(from_server, to_unpacker));
         let unpacked = unpack::unpack(from_decoder, root, options);

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rootstream::image::{self, Resolve, Settings, Unpack, VerifiedRoot};
+use rootstream::cmdline::Config;
+use rootstream::image::{self, Anchors, Resolve, Settings, Sources, Unpack, VerifiedRoot};
 
 /// Knows one name, `localhost`.
 #[derive(Debug)]
@@ -20,11 +21,18 @@ impl Resolve for Hosts {
 
 /// Settings that lose patience quickly, but not because the machine is busy.
 pub(crate) fn settings(urls: &[String]) -> Settings {
-    Settings { urls: urls.to_vec(), sha256: None, stall: Duration::from_secs(4), retry: Duration::from_secs(2) }
+    Settings {
+        urls: urls.to_vec(),
+        stall: Duration::from_secs(4),
+        retry: Duration::from_secs(2),
+        ..Config::default().image
+    }
 }
 
 /// `image::install` with a resolver for tests.
 pub(crate) fn install(settings: &Settings, owners: bool, root: &Path) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
-    image::install(settings, Unpack { owners }, &resolver, root, &mut image::Tally::default())
+    let anchors = Anchors::default();
+    let sources = Sources { settings, anchors: &anchors, resolver: &resolver };
+    image::install(sources, Unpack { owners }, root, &mut image::Tally::default())
 }
