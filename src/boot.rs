@@ -9,7 +9,7 @@ use nix::sys::utsname::uname;
 use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
 use crate::handover::{self, Ready};
-use crate::image::{self, Anchors, Sources, Tally, Unpack, VerifiedRoot};
+use crate::image::{self, Anchors, Machine, Plan, Sources, Tally, Unpack, VerifiedRoot};
 use crate::modules::Loaded;
 use crate::net::Network;
 use crate::report::Record;
@@ -21,6 +21,9 @@ pub const NEW_ROOT: &str = "/newroot";
 const RUN: &str = "/run";
 /// The list of modules that `rootstream bootstrap` packed.
 const MODULES_TXT: &str = "/modules.txt";
+
+/// The most threads that unpack a published image.
+const MOST_WORKERS: usize = 8;
 
 /// From bare kernel to a verified root that PID 1 can switch to.
 ///
@@ -53,10 +56,12 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
     stop_before(config, Step::Image);
     let root = record.step("image", |record| {
         let new_root = Path::new(NEW_ROOT);
-        mounts::root_tmpfs(new_root, &config.tmpfs)?;
         let anchors = Anchors::baked(Path::new("/"))?;
         let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &network.resolver() };
-        install(sources, Unpack { owners: true }, new_root, record)
+        let machine = Machine { release: Some(kernel_release()?), arch: Some(std::env::consts::ARCH.to_owned()) };
+        let plan = plan(sources, &machine, record)?;
+        mounts::root_tmpfs(new_root, &config.tmpfs, plan.needs())?;
+        install(&plan, Unpack { owners: true, workers: workers() }, new_root, record)
     })?;
 
     record.step("hand-over", |record| {

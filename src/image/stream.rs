@@ -86,6 +86,7 @@ pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, account: 
         unpacked: unpacked.bytes,
         entries: unpacked.entries,
         sha256,
+        build: None,
         trust,
         retries: account.retries,
         warnings: unpacked.warnings,
