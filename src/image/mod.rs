@@ -2,19 +2,29 @@
 
 mod acl;
 mod archive;
+mod choice;
 mod decode;
+#[allow(dead_code)]
 mod fetch;
+#[allow(dead_code)]
+mod halt;
 mod header;
 mod http;
 pub mod manifest;
 mod metadata;
+#[allow(dead_code)]
+mod mirrors;
 mod path;
 mod pax;
 mod pipe;
 mod progress;
+#[allow(dead_code)]
+mod range;
 mod resume;
 mod retry;
 mod root;
+#[allow(dead_code)]
+mod small;
 mod sparse;
 mod stream;
 pub mod trust;
@@ -28,8 +38,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::failure::{Advise as _, refuse};
-use fetch::Account;
-use retry::Patience;
+use mirrors::Mirrors;
 use stream::Pass;
 pub use stream::hex;
 
@@ -165,25 +174,21 @@ pub struct Tally {
 /// The image cannot be fetched within `settings.retry`, is damaged, incomplete, not an image, not
 /// the one that `settings.sha256` names, or does not fit. `root` then holds rubbish.
 pub fn install(sources: Sources<'_>, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
-    let mut account = Account { patience: Patience::new(sources.settings.retry), retries: 0, received: 0 };
-    let installed = passes(sources, unpack, root, &mut account);
-    *tally = Tally { bytes: account.received, retries: account.retries };
+    let mirrors = Mirrors::new(sources);
+    let installed = passes(sources, unpack, root, &mirrors);
+    *tally = mirrors.tally();
     installed
 }
 
 /// As many passes as it takes.
-fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, account: &mut Account) -> anyhow::Result<VerifiedRoot> {
-    let settings = sources.settings;
+fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<VerifiedRoot> {
     loop {
         let start = Instant::now();
-        match stream::pass(sources, unpack, root, account)? {
+        match stream::pass(sources, unpack, root, mirrors)? {
             Pass::Complete(facts) => return Ok(VerifiedRoot { path: root.to_owned(), facts }),
             Pass::Restart(why) => {
-                account.retries += 1;
-                let spent = account.patience.spent();
                 // What was fetched so far was in vain.
-                account.patience.charge(start.elapsed());
-                if spent >= settings.retry {
+                if !mirrors.begin_again(start.elapsed()) {
                     let todo = "serve each build under a name of its own, so that it never changes";
                     return Err(refuse(why, todo).context("the image changed too often while it was fetched"));
                 }
