@@ -78,13 +78,29 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
     })
 }
 
+/// Finds out what is to be installed, with what that cost in the record.
+///
+/// # Errors
+/// Those of [`image::plan`].
+pub(crate) fn plan<'a>(sources: Sources<'a>, machine: &Machine, record: &mut Record) -> Result<Plan<'a>> {
+    let mut tally = Tally::default();
+    let plan = image::plan(sources, machine, &mut tally);
+    record.set_tally(tally);
+    plan
+}
+
+/// As many threads as there are processors, within reason: each takes memory, whose speed is the limit in the end.
+pub(crate) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS)
+}
+
 /// Streams the image into `root`, with what it was and what it cost in the record.
 ///
 /// # Errors
-/// Those of [`image::install`]; the record says what was received nevertheless.
-pub(crate) fn install(sources: Sources<'_>, unpack: Unpack, root: &Path, record: &mut Record) -> Result<VerifiedRoot> {
+/// Those of [`Plan::install`]; the record says what was received nevertheless.
+pub(crate) fn install(plan: &Plan<'_>, unpack: Unpack, root: &Path, record: &mut Record) -> Result<VerifiedRoot> {
     let mut tally = Tally::default();
-    let installed = image::install(sources, unpack, root, &mut tally);
+    let installed = plan.install(unpack, root, &mut tally);
     record.set_tally(tally);
     let root = installed?;
     record.set_image(root.facts());

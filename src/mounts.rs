@@ -214,7 +214,10 @@ mod tests {
     fn what_was_asked_for_comes_before_what_was_worked_out() {
         let asked = TmpfsOptions::parse("size=80%,mpol=bind:0,2-3,nr_inodes=1m").unwrap();
         assert_eq!(asked.data(NODE, 4, Needs::default()), "size=80%,mpol=bind:0,2-3,nr_inodes=1m,mode=0755");
-        assert_eq!(TmpfsOptions::default().data(NODE, 2, Needs::default()), "size=536870912,nr_inodes=131072,mode=0755,mpol=interleave");
+        assert_eq!(
+            TmpfsOptions::default().data(NODE, 2, Needs::default()),
+            "size=536870912,nr_inodes=131072,mode=0755,mpol=interleave"
+        );
         assert!(TmpfsOptions::parse("uid=5").unwrap_err().contains("uid=5"));
         assert!(TmpfsOptions::parse("size").is_err());
         assert!(TmpfsOptions::parse("").is_err());

@@ -33,6 +33,9 @@ pub(super) trait Repair: Sync {
     /// # Errors
     /// It cannot be had.
     fn repair(&self, index: usize, chunk: &Chunk, packed: &mut [u8]) -> anyhow::Result<()>;
+
+    /// Ends every wait in [`Repair::repair`]: the image is lost for another reason.
+    fn give_up(&self);
 }
 
 /// Where the chunks come from: the stream, as long as nobody has given up, and which chunk is next in it.
@@ -81,7 +84,7 @@ pub(super) fn unpack(
     tree.finish()
 }
 
-/// Writes a published file system image into `file`.
+/// Stores a published file system as a file of its own name in the directory `root`.
 ///
 /// # Errors
 /// A chunk is damaged and cannot be had otherwise, or the file system refuses.
@@ -89,17 +92,19 @@ pub(super) fn store(
     manifest: &Manifest,
     stream: Reader,
     repair: &dyn Repair,
-    file: &File,
+    root: &Path,
     options: Unpack,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Unpacked> {
+    let path = root.join(&manifest.file);
+    let file = File::create_new(&path).with_context(|| format!("creating {}", path.display()))?;
     let work = Work::new(manifest, stream, repair);
     work.share(options.workers, || {
         work.each(|_, chunk, packed| {
             let todo = "give the node more memory, or make the image smaller";
-            file.write_all_at(packed, chunk.offset).advise("storing the image", todo)
+            file.write_all_at(packed, chunk.offset).advise(format!("writing {}", path.display()), todo)
         })
     })?;
-    Ok(())
+    Ok(Unpacked { bytes: manifest.size, entries: 1, warnings: Vec::new() })
 }
 
 /// Makes a chunk's members, and the part of a file that it begins with.
@@ -139,17 +144,14 @@ impl<'a> Work<'a> {
     }
 
     /// Runs `worker` in several threads and collects what they made; of several errors, the one that is a reason.
-    fn share<T: Send>(
-        &self,
-        workers: usize,
-        worker: impl Fn() -> anyhow::Result<T> + Sync,
-    ) -> anyhow::Result<Vec<T>> {
+    fn share<T: Send>(&self, workers: usize, worker: impl Fn() -> anyhow::Result<T> + Sync) -> anyhow::Result<Vec<T>> {
         let workers = workers.clamp(1, self.manifest.chunks.len().max(1));
         let run = || {
             let made = worker();
             if made.is_err() {
                 // The others stop at their next chunk, and so does the fetching thread.
                 self.lock().stream = None;
+                self.repair.give_up();
             }
             made
         };

@@ -2,14 +2,17 @@
 
 mod acl;
 mod archive;
+mod choice;
 mod chunks;
 mod cut;
 mod decode;
 mod fetch;
+mod halt;
 mod header;
 mod http;
 pub mod manifest;
 mod metadata;
+mod mirrors;
 mod pages;
 mod path;
 mod pax;
@@ -17,9 +20,11 @@ mod pipe;
 mod preflight;
 mod progress;
 mod published;
+mod range;
 mod resume;
 mod retry;
 mod root;
+mod small;
 mod sparse;
 mod stream;
 mod tree;
@@ -36,8 +41,7 @@ use serde::Serialize;
 
 use crate::failure::{Advise as _, refuse};
 use crate::mounts::Needs;
-use fetch::Account;
-use manifest::Manifest;
+use mirrors::Mirrors;
 pub use preflight::Machine;
 use published::Published;
 use stream::Pass;
@@ -228,18 +232,14 @@ impl Plan<'_> {
 }
 
 /// As many passes over a plain image as it takes.
-fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, account: &mut Account) -> anyhow::Result<Facts> {
-    let settings = sources.settings;
+fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Facts> {
     loop {
         let start = Instant::now();
-        match stream::pass(sources, unpack, root, account)? {
+        match stream::pass(sources, unpack, root, mirrors)? {
             Pass::Complete(facts) => return Ok(facts),
             Pass::Restart(why) => {
-                account.retries += 1;
-                let spent = account.patience.spent();
                 // What was fetched so far was in vain.
-                account.patience.charge(start.elapsed());
-                if spent >= settings.retry {
+                if !mirrors.begin_again(start.elapsed()) {
                     let todo = "serve each build under a name of its own, so that it never changes";
                     return Err(refuse(why, todo).context("the image changed too often while it was fetched"));
                 }

@@ -71,7 +71,8 @@ pub(super) fn check_room(manifest: &Manifest, needs: Needs, root: &Path) -> anyh
         megabytes(bytes),
         free.files_available()
     );
-    let todo = "give the node more memory (or a larger rootstream.tmpfs=size= or nr_inodes=), or make the image smaller";
+    let todo =
+        "give the node more memory (or a larger rootstream.tmpfs=size= or nr_inodes=), or make the image smaller";
     Err(refuse(why, todo)).context(format!("the image {}, build {}, does not fit", manifest.name, manifest.build))
 }
 
@@ -126,7 +127,9 @@ mod tests {
         let why = |machine: &Machine, not_before| format!("{:#}", check(&manifest(), machine, not_before).unwrap_err());
         let kernel = why(&machine("6.12.1", "x86_64"), None);
         assert!(kernel.contains("modules for kernel 6.1.0-41-amd64, but the kernel is 6.12.1"), "{kernel}");
-        assert!(why(&machine("6.1.0-41-amd64", "aarch64"), None).contains("for x86_64 (amd64), but the machine is aarch64"));
+        assert!(
+            why(&machine("6.1.0-41-amd64", "aarch64"), None).contains("for x86_64 (amd64), but the machine is aarch64")
+        );
         assert!(why(&fits, Some("2026-11-22T18:00:01Z")).contains("before 2026-11-22T18:00:01Z"));
         // An image without modules is for any kernel.
         let bare = Manifest { kernels: Vec::new(), ..manifest() };

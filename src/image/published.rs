@@ -75,11 +75,7 @@ impl Published {
     ///
     /// # Errors
     /// It cannot be had, is not to be trusted on any mirror, or is of an image that does not fit the machine.
-    pub(super) fn find(
-        sources: Sources<'_>,
-        machine: &Machine,
-        mirrors: &Mirrors<'_>,
-    ) -> anyhow::Result<Option<Self>> {
+    pub(super) fn find(sources: Sources<'_>, machine: &Machine, mirrors: &Mirrors<'_>) -> anyhow::Result<Option<Self>> {
         let settings = sources.settings;
         let manifests = settings.urls.iter().filter(|url| is_manifest(url)).count();
         if manifests == 0 {
@@ -214,9 +210,11 @@ impl Published {
             scope.spawn(|| progress.show());
             let target = Target { progress: &progress, out, room: u64::MAX };
             let proof = Proof::Chunks { size: manifest.size };
-            let fetching = scope.spawn(|| mirrors.stream(&self.urls, proof, target).inspect_err(|_| halt.set()));
-            let unpacked = chunks::unpack(manifest, stream, &again, root, unpack);
-            halt.set();
+            let fetching = scope.spawn(move || mirrors.stream(&self.urls, proof, target));
+            let unpacked = match manifest.media {
+                Media::TarZstd | Media::TarGzip => chunks::unpack(manifest, stream, &again, root, unpack),
+                Media::Squashfs | Media::Erofs => chunks::store(manifest, stream, &again, root, unpack),
+            };
             let panicked = |_| Err(Stop::Failed(anyhow::anyhow!("the fetching thread panicked")));
             let fetched = fetching.join().unwrap_or_else(panicked);
             progress.end();
@@ -263,9 +261,13 @@ struct Again<'a> {
 }
 
 impl Repair for Again<'_> {
+    fn give_up(&self) {
+        self.halt.set();
+    }
+
     fn repair(&self, index: usize, chunk: &Chunk, packed: &mut [u8]) -> anyhow::Result<()> {
         let Published { manifest, urls, .. } = self.published;
-        let mut avoid: Vec<usize> = self.mirrors.current().into_iter().collect();
+        let mut avoid: Vec<usize> = self.mirrors.giver(chunk.offset).into_iter().collect();
         for count in 1..=REPAIRS {
             log::warn!("image: chunk {index} is not what its manifest says; fetching it again, {count} of {REPAIRS}");
             let piece = Piece { urls, total: manifest.size, offset: chunk.offset, avoid: &avoid };
@@ -277,7 +279,8 @@ impl Repair for Again<'_> {
         }
         let end = chunk.offset + chunk.size - 1;
         let what = format!("bytes {}-{end} of {} are not what the manifest says", chunk.offset, urls.join(" "));
-        let todo = "compare the file's sha256 with its manifest's on each server (rootstream image verify); publish it again";
+        let todo =
+            "compare the file's sha256 with its manifest's on each server (rootstream image verify); publish it again";
         Err(refuse(what, todo)).context(format!("chunk {index} was fetched {} times", REPAIRS + 1))
     }
 }

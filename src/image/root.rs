@@ -113,9 +113,7 @@ impl Root {
         if self.openat2.get() {
             let inside = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
             let straight = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-            let how = OpenHow::new()
-                .flags(directory_flags())
-                .resolve(if self.canonical { straight } else { inside });
+            let how = OpenHow::new().flags(directory_flags()).resolve(if self.canonical { straight } else { inside });
             match openat2(&*self.top, path, how) {
                 // Also refused by sandboxes that do not know the call.
                 Err(Errno::ENOSYS | Errno::EPERM) => self.openat2.set(false),

@@ -260,12 +260,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     /// The file system refuses, or the file came twice.
-    pub(super) fn add_part(
-        &mut self,
-        cuts: &Cuts,
-        part: &Part<'_>,
-        metadata: Option<Metadata>,
-    ) -> anyhow::Result<()> {
+    pub(super) fn add_part(&mut self, cuts: &Cuts, part: &Part<'_>, metadata: Option<Metadata>) -> anyhow::Result<()> {
         let name = part.name;
         let make = || -> anyhow::Result<File> {
             let (parent, _) = name.split();
@@ -433,10 +428,8 @@ impl<'a> Tree<'a> {
         }
         for Link { name, target, .. } in std::mem::take(&mut self.links) {
             let (parent, _) = name.split();
-            let parent = self
-                .root
-                .directory(parent)
-                .map_err(|errno| self.failed("opening its directory", &name, 0, errno))?;
+            let parent =
+                self.root.directory(parent).map_err(|errno| self.failed("opening its directory", &name, 0, errno))?;
             self.make_hard_link(&name, &parent, target)?;
         }
         self.finish_directories()?;
