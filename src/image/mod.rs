@@ -23,10 +23,12 @@ mod range;
 mod resume;
 mod retry;
 mod root;
+mod secure;
 #[allow(dead_code)]
 mod small;
 mod sparse;
 mod stream;
+pub mod tls;
 pub mod trust;
 mod unpack;
 
@@ -64,15 +66,17 @@ pub struct Settings {
 pub struct Anchors {
     /// Keys of which one must have signed what is installed; none: no signature is asked for.
     pub keys: trust::Keys,
+    /// Certificates of which one must vouch for a server behind `https://`.
+    pub certificates: tls::Certificates,
 }
 
 impl Anchors {
-    /// The anchors in an initramfs whose root is `root`: `keys/*.pub`.
+    /// The anchors in an initramfs whose root is `root`: `keys/*.pub` and `tls/*.pem`.
     ///
     /// # Errors
     /// One of them cannot be read.
     pub fn baked(root: &Path) -> anyhow::Result<Self> {
-        Ok(Self { keys: trust::Keys::in_folder(&root.join("keys"))? })
+        Ok(Self { keys: trust::Keys::in_folder(&root.join("keys"))?, certificates: tls::Certificates::baked(root)? })
     }
 }
 
@@ -174,7 +178,7 @@ pub struct Tally {
 /// The image cannot be fetched within `settings.retry`, is damaged, incomplete, not an image, not
 /// the one that `settings.sha256` names, or does not fit. `root` then holds rubbish.
 pub fn install(sources: Sources<'_>, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
-    let mirrors = Mirrors::new(sources);
+    let mirrors = Mirrors::new(sources)?;
     let installed = passes(sources, unpack, root, &mirrors);
     *tally = mirrors.tally();
     installed

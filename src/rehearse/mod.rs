@@ -12,6 +12,7 @@ use crate::checks::Checks;
 use crate::cmdline::{self, Config};
 use crate::failure::{Advise, Failure, refuse};
 use crate::handover;
+use crate::image::tls::Certificates;
 use crate::image::trust::Keys;
 use crate::image::{Anchors, Resolve, Sources, Unpack};
 use crate::log::StderrLog;
@@ -106,7 +107,10 @@ fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {
 fn image(options: &Options, config: &Config, network: Option<&Network>, record: &mut Record) -> Result<(), Stop> {
     let resolver: Arc<dyn Resolve> = network.map_or_else(|| Arc::new(HostNames) as _, Network::resolver);
     let unpack = Unpack { owners: !options.no_owners };
-    let anchors = Anchors { keys: Keys::read(&options.keys).or_exit(USAGE)? };
+    let anchors = Anchors {
+        keys: Keys::read(&options.keys).or_exit(USAGE)?,
+        certificates: Certificates::read(&options.ca).or_exit(USAGE)?,
+    };
     let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &resolver };
     let root = record.step("image", |record| boot::install(sources, unpack, &options.root, record)).or_exit(REFUSED)?;
     let image_arch = handover::check_init(root.path(), &config.init, &root.facts().url).or_exit(NO_INIT)?;
