@@ -3,34 +3,36 @@
 mod acl;
 mod archive;
 mod choice;
+mod chunks;
+mod cut;
 mod decode;
-#[allow(dead_code)]
 mod fetch;
-#[allow(dead_code)]
 mod halt;
 mod header;
 mod http;
 pub mod manifest;
 mod metadata;
-#[allow(dead_code)]
 mod mirrors;
+mod pages;
 mod path;
 mod pax;
 mod pipe;
+mod preflight;
 mod progress;
-#[allow(dead_code)]
+mod published;
 mod range;
 mod resume;
 mod retry;
 mod root;
 mod secure;
-#[allow(dead_code)]
 mod small;
 mod sparse;
 mod stream;
 pub mod tls;
+mod tree;
 pub mod trust;
 mod unpack;
+mod whole;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -40,7 +42,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::failure::{Advise as _, refuse};
+use crate::mounts::Needs;
 use mirrors::Mirrors;
+pub use preflight::Machine;
+use published::Published;
 use stream::Pass;
 pub use stream::hex;
 
@@ -97,6 +102,8 @@ pub struct Unpack {
     /// Set owners, device nodes and trusted xattrs; without it what an unprivileged user cannot
     /// do is skipped and counted.
     pub owners: bool,
+    /// How many threads unpack a published image; each takes a few MiB of memory.
+    pub workers: usize,
 }
 
 /// Turns a host name into addresses (stage 1 has no libc resolver to lean on).
@@ -120,6 +127,19 @@ pub enum Trust {
     Signed,
 }
 
+/// Which build of which image a manifest is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Build {
+    /// The image's name.
+    pub name: String,
+    /// The build's name.
+    pub build: String,
+    /// When it was published, RFC 3339.
+    pub created: String,
+    /// The URL of the manifest.
+    pub manifest: String,
+}
+
 /// What was learnt about the image on the way.
 #[derive(Clone, Debug, Serialize)]
 pub struct Facts {
@@ -135,6 +155,8 @@ pub struct Facts {
     pub entries: u64,
     /// sha256 of the file as served, lower-case hex.
     pub sha256: String,
+    /// A published image's build.
+    pub build: Option<Build>,
     /// How far it was verified.
     pub trust: Trust,
     /// How often the transfer was resumed or started again.
@@ -143,7 +165,7 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
-/// A root file system that passed every check that applies. Only [`install`] makes one, and only
+/// A root file system that passed every check that applies. Only [`Plan::install`] makes one, and only
 /// one of these can be switched to.
 #[derive(Debug)]
 pub struct VerifiedRoot {
@@ -172,24 +194,53 @@ pub struct Tally {
     pub retries: u32,
 }
 
-/// Streams the image into `root`, an empty directory, and verifies it; `tally` is filled in either way.
-///
-/// # Errors
-/// The image cannot be fetched within `settings.retry`, is damaged, incomplete, not an image, not
-/// the one that `settings.sha256` names, or does not fit. `root` then holds rubbish.
-pub fn install(sources: Sources<'_>, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
-    let mirrors = Mirrors::new(sources)?;
-    let installed = passes(sources, unpack, root, &mirrors);
-    *tally = mirrors.tally();
-    installed
+/// An image about to be installed. Of a published one everything but its bytes is known, and was verified.
+pub struct Plan<'a> {
+    sources: Sources<'a>,
+    mirrors: Mirrors<'a>,
+    published: Option<Published>,
 }
 
-/// As many passes as it takes.
-fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<VerifiedRoot> {
+/// Finds out what is to be installed: a published image's manifest is fetched, verified and compared with the
+/// machine. Nothing is known of a plain image. `tally` is filled in either way.
+///
+/// # Errors
+/// The manifest cannot be fetched within `rootstream.retry=`, is not signed or otherwise not to be trusted, or the
+/// image is for another machine.
+pub fn plan<'a>(sources: Sources<'a>, machine: &Machine, tally: &mut Tally) -> anyhow::Result<Plan<'a>> {
+    let mirrors = Mirrors::new(sources)?;
+    let published = Published::find(sources, machine, &mirrors);
+    *tally = mirrors.tally();
+    Ok(Plan { sources, mirrors, published: published? })
+}
+
+impl Plan<'_> {
+    /// What the image needs of the file system that it is unpacked into, as far as it is known.
+    pub fn needs(&self) -> Needs {
+        self.published.as_ref().map(Published::needs).unwrap_or_default()
+    }
+
+    /// Streams the image into `root`, an empty directory, and verifies it; `tally` is filled in either way.
+    ///
+    /// # Errors
+    /// The image does not fit, cannot be fetched within `rootstream.retry=`, is damaged, incomplete, not an image, or
+    /// not the one that was asked for. `root` then holds rubbish.
+    pub fn install(&self, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
+        let installed = match &self.published {
+            Some(published) => published.install(&self.mirrors, unpack, root),
+            None => passes(self.sources, unpack, root, &self.mirrors),
+        };
+        *tally = self.mirrors.tally();
+        Ok(VerifiedRoot { path: root.to_owned(), facts: installed? })
+    }
+}
+
+/// As many passes over a plain image as it takes.
+fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Facts> {
     loop {
         let start = Instant::now();
         match stream::pass(sources, unpack, root, mirrors)? {
-            Pass::Complete(facts) => return Ok(VerifiedRoot { path: root.to_owned(), facts }),
+            Pass::Complete(facts) => return Ok(facts),
             Pass::Restart(why) => {
                 // What was fetched so far was in vain.
                 if !mirrors.begin_again(start.elapsed()) {

@@ -17,8 +17,6 @@ use super::retry::Pause;
 pub(super) struct Small {
     /// All of it.
     pub(super) bytes: Vec<u8>,
-    /// Where it came from, after redirects.
-    pub(super) url: String,
     /// The mirror's place in `rootstream.image=`.
     pub(super) mirror: usize,
 }
@@ -89,7 +87,7 @@ impl Work for Request<'_> {
         if version.total.is_some_and(|total| total != bytes.len() as u64) {
             return Err(Fault::Passing(Pause::Backoff, "the answer ended early".to_owned()));
         }
-        Ok(Found::Here(Small { bytes, url: response.url, mirror }))
+        Ok(Found::Here(Small { bytes, mirror }))
     }
 
     fn have(&self) -> u64 {

@@ -88,6 +88,7 @@ pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, mirrors: 
         unpacked: unpacked.bytes,
         entries: unpacked.entries,
         sha256,
+        build: None,
         trust,
         retries: mirrors.tally().retries,
         warnings: unpacked.warnings,
