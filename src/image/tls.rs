@@ -122,7 +122,7 @@ pub(super) fn explain(error: &rustls::Error) -> (String, bool) {
     };
     let date = |time: &UnixTime| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
     let why = match error {
-        CertificateError::UnknownIssuer => {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the server's certificate is none of those in tls/ of this initramfs, nor signed by one of them".to_owned()
         }
         CertificateError::ExpiredContext { time, not_after } => {
