@@ -15,7 +15,7 @@ use crate::config::nodes::{Node, Nodes};
 use crate::config::site::Site;
 use crate::image::build::{self, build};
 use crate::image::list;
-use crate::image::publish::{Format, publish};
+use crate::image::publish::{self, Format, publish};
 use crate::progress::megabytes;
 use crate::{aside, logger, say, starter, up};
 
@@ -162,6 +162,9 @@ Examples:
         /// How it is packed.
         #[arg(long, default_value = "tar.zst")]
         format: Format,
+        /// How hard it is compressed: 1 to 22 for tar.zst (9 when absent), 1 to 12 for tar.gz (6).
+        #[arg(long)]
+        level: Option<i32>,
         #[command(flatten)]
         secrets: Secrets,
     },
@@ -239,15 +242,16 @@ fn run(cli: &Cli) -> Result<()> {
             let options = build::Options { force: *force, allow_secrets: secrets.allow_secrets };
             build(&site()?, name, options).map(drop)
         }
-        Command::Image(ImageCommand::Publish { name, format, secrets }) => {
+        Command::Image(ImageCommand::Publish { name, format, level, secrets }) => {
             let site = site()?;
-            let manifest = publish(&site, name, *format, secrets.allow_secrets)?;
+            let options = publish::Options { format: *format, level: *level, allow_secrets: secrets.allow_secrets };
+            let manifest = publish(&site, name, options)?;
             say::result(format_args!("store/{name}/{}", manifest.file));
             let (address, port) = (site.config().network.address.address, site.config().http.port);
             let port = if port == 80 { String::new() } else { format!(":{port}") };
             say::note(format_args!(
-                "`rootstream up` serves it as http://{address}{port}/images/{name}/{}",
-                manifest.file
+                "`rootstream up` serves it as http://{address}{port}/images/{name}/{}.json",
+                manifest.build
             ));
             Ok(())
         }

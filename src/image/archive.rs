@@ -107,6 +107,7 @@ impl<R: BufRead> Archive<R> {
     ///
     /// # Errors
     /// The archive is damaged, cut short, or continues after its end.
+    #[expect(clippy::should_implement_trait, reason = "an iterator could not fail and be read from between members")]
     pub fn next(&mut self) -> anyhow::Result<Option<Member>> {
         let mut extensions = Extensions::default();
         loop {
