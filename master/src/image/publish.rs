@@ -16,6 +16,7 @@ use crate::aside;
 use crate::clock;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
+use crate::keys::{self, Signer};
 use crate::progress::{Progress, megabytes};
 
 /// More chunks than this make a manifest that is too large: 128 GiB unpacked.
@@ -59,7 +60,7 @@ impl Format {
 }
 
 /// How to publish.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How the image is packed.
     pub format: Format,
@@ -67,6 +68,8 @@ pub struct Options {
     pub level: Option<i32>,
     /// Publish an image that holds secrets.
     pub allow_secrets: bool,
+    /// The secret key that signs; the only one when absent.
+    pub key: Option<Name>,
 }
 
 /// Publishes what was built last as a new build, and makes it the newest.
@@ -75,14 +78,16 @@ pub struct Options {
 ///
 /// # Errors
 /// Nothing was built, the image holds secrets, or the disk refuses.
-pub fn publish(site: &Site, name: &Name, options: Options) -> Result<Manifest> {
+pub fn publish(site: &Site, name: &Name, options: &Options) -> Result<Manifest> {
     publish_built(site, name, &Built::of(site, name)?, options)
 }
 
 /// Publishes this archive: what is surveyed and what is packed are one open file, whatever a build
 /// puts in its place meanwhile.
-fn publish_built(site: &Site, name: &Name, built: &Built, options: Options) -> Result<Manifest> {
+fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> Result<Manifest> {
     let codec = options.format.codec(options.level)?;
+    // What is wrong with the key is said before the work.
+    let signer = Signer::of(site, options.key.as_ref())?;
     let folder = site.folder(&format!("store/{name}"))?;
     // Held to the end.
     let _claim = aside::claim(&folder)?;
@@ -135,16 +140,47 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: Options) -> R
     let manifest_name = format!("{build}.json");
     let latest =
         Latest { format: FORMAT, name: name.to_string(), build: build.clone(), manifest: manifest_name.clone() };
+    let signature = signer.as_ref().map(|signer| signer.sign(&text, &comment(&manifest))).transpose()?;
     aside::finish(data, &folder.join(&manifest.file))?;
-    aside::write(&folder.join(manifest_name), &text)?;
+    let manifest_path = folder.join(manifest_name);
+    if let Some(signature) = signature {
+        aside::write(&store::signature_of(&manifest_path), &signature)?;
+    }
+    aside::write(&manifest_path, &text)?;
     aside::write(&folder.join(store::LATEST), &json(&latest)?)?;
     let chunks = manifest.chunks.len();
     progress.done(&format!(
-        "build {build}, {} in {chunks} chunks, {} unpacked",
+        "build {build}, {} in {chunks} chunks, {} unpacked, {}",
         megabytes(manifest.size),
-        megabytes(found.bytes)
+        megabytes(found.bytes),
+        signer.as_ref().map_or("not signed".to_owned(), |signer| format!("signed with keys/{}.key", signer.name))
     ));
+    if signer.is_none() {
+        say_unsigned(site, &manifest)?;
+    }
     Ok(manifest)
+}
+
+/// What the signature says beside the bytes that it is of, as minisign(1) shows it.
+fn comment(manifest: &Manifest) -> String {
+    format!("name:{}\tbuild:{}\tfile:{}", manifest.name, manifest.build, manifest.file)
+}
+
+fn say_unsigned(site: &Site, manifest: &Manifest) -> Result<()> {
+    let trusted = keys::trusted(site)?;
+    let Manifest { name, build, .. } = manifest;
+    if trusted.is_empty() {
+        log::warn!(
+            "the site has no key: anyone on the boot network can pass for the master; see rootstream key new --help"
+        );
+    } else {
+        let trusted: Vec<String> = trusted.into_keys().map(|file| format!("keys/{file}")).collect();
+        let trusted = trusted.join(", ");
+        log::warn!(
+            "nodes that trust {trusted} refuse it until store/{name}/{build}.json is signed: minisign -S -m FILE"
+        );
+    }
+    Ok(())
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
@@ -182,14 +218,14 @@ mod tests {
 
         fs::write(at("other"), archive("etc/munge/munge.key", &[1; 5000])).unwrap();
         fs::rename(at("other"), at("built/c.tar")).unwrap();
-        let options = Options { format: Format::TarZst, level: None, allow_secrets: false };
-        let manifest = publish_built(&site, &name, &built, options).unwrap();
+        let options = Options { format: Format::TarZst, level: None, allow_secrets: false, key: None };
+        let manifest = publish_built(&site, &name, &built, &options).unwrap();
         let packed = fs::read(at("store/c").join(&manifest.file)).unwrap();
         let unpacked = zstd::decode_all(packed.as_slice()).unwrap();
         assert!(unpacked.windows(10).any(|bytes| bytes == b"#!/bin/sh\n"));
         assert_eq!((manifest.arch.as_str(), manifest.largest_file), ("arm64", 10));
 
-        let refused = publish(&site, &name, options).unwrap_err().to_string();
+        let refused = publish(&site, &name, &options).unwrap_err().to_string();
         assert!(refused.contains("/etc/munge/munge.key"), "{refused}");
     }
 }

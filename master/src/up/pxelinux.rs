@@ -154,6 +154,7 @@ mod tests {
                 release: "6.1".to_owned(),
                 kernel: "vmlinuz-6.1".to_owned(),
                 initramfs: "initramfs-6.1.img".to_owned(),
+                keys: BTreeMap::new(),
             },
             manifest: Manifest {
                 format: FORMAT,
