@@ -8,6 +8,7 @@ use nix::sys::utsname::uname;
 
 use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
+use crate::facts::NodeFacts;
 use crate::handover::{self, Ready};
 use crate::image::{self, Anchors, Sources, Tally, Unpack, VerifiedRoot};
 use crate::modules::Loaded;
@@ -55,7 +56,9 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
         let new_root = Path::new(NEW_ROOT);
         mounts::root_tmpfs(new_root, &config.tmpfs)?;
         let anchors = Anchors::baked(Path::new("/"))?;
-        let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &network.resolver() };
+        let settings = image::located(&config.image, &anchors, Some(&network.lease))?;
+        let node = NodeFacts::of_machine(Path::new("/")).with_network(network.mac, &network.lease);
+        let sources = Sources { settings: &settings, anchors: &anchors, resolver: &network.resolver(), node: &node };
         install(sources, Unpack { owners: true }, new_root, record)
     })?;
 

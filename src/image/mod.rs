@@ -4,10 +4,12 @@ mod acl;
 mod archive;
 mod decode;
 mod fetch;
+mod from_lease;
 mod header;
 mod http;
 pub mod manifest;
 mod metadata;
+mod overlay;
 mod path;
 mod pax;
 mod pipe;
@@ -27,8 +29,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::facts::NodeFacts;
 use crate::failure::{Advise as _, refuse};
 use fetch::Account;
+pub(crate) use from_lease::located;
+pub use overlay::Overlay;
 use retry::Patience;
 use stream::Pass;
 pub use stream::hex;
@@ -38,6 +43,10 @@ pub use stream::hex;
 pub struct Settings {
     /// One image's URL on each mirror, in order of preference; all must serve the same bytes.
     pub urls: Vec<String>,
+    /// `rootstream.image=dhcp`: the lease names the image, and `urls` is filled from it.
+    pub from_lease: bool,
+    /// `rootstream.overlay=`: what goes on top of the image, in order.
+    pub overlays: Vec<Overlay>,
     /// `rootstream.sha256=`: the digest of the file that `urls` name, as served.
     pub sha256: Option<[u8; 32]>,
     /// `rootstream.unsigned`: take an image without a signature though there are trusted keys.
@@ -76,6 +85,8 @@ pub struct Sources<'a> {
     pub anchors: &'a Anchors,
     /// Finds the servers' addresses.
     pub resolver: &'a Arc<dyn Resolve>,
+    /// What the names in overlays' URLs stand for.
+    pub node: &'a NodeFacts,
 }
 
 /// What unpacking may do.
@@ -165,6 +176,10 @@ pub struct Tally {
 /// The image cannot be fetched within `settings.retry`, is damaged, incomplete, not an image, not
 /// the one that `settings.sha256` names, or does not fit. `root` then holds rubbish.
 pub fn install(sources: Sources<'_>, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
+    if let Some(overlay) = sources.settings.overlays.first() {
+        let what = format!("this version of rootstream cannot put {} on top of the image", overlay.url);
+        return Err(refuse(what, "take rootstream.overlay= out"));
+    }
     let mut account = Account { patience: Patience::new(sources.settings.retry), retries: 0, received: 0 };
     let installed = passes(sources, unpack, root, &mut account);
     *tally = Tally { bytes: account.received, retries: account.retries };

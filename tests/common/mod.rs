@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rootstream::cmdline::Config;
+use rootstream::facts::NodeFacts;
 use rootstream::image::{self, Anchors, Resolve, Settings, Sources, Unpack, VerifiedRoot};
 
 /// Knows one name, `localhost`.
@@ -33,6 +34,7 @@ pub(crate) fn settings(urls: &[String]) -> Settings {
 pub(crate) fn install(settings: &Settings, owners: bool, root: &Path) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
     let anchors = Anchors::default();
-    let sources = Sources { settings, anchors: &anchors, resolver: &resolver };
+    let node = NodeFacts::default();
+    let sources = Sources { settings, anchors: &anchors, resolver: &resolver, node: &node };
     image::install(sources, Unpack { owners }, root, &mut image::Tally::default())
 }
