@@ -117,6 +117,7 @@ fn overlays_add_up_in_order() {
         ("/overlays/a.tar", "is not a URL"),
         ("http://m/${MAC}.tar", "\"MAC\" is none of mac,"),
         ("http://m/${mac.tar", "not closed"),
+        ("http://m/o/1.json", "is a plain archive"),
     ] {
         let message = mistake(&format!("rootstream.overlay={bad}"));
         assert!(message.contains(why), "{bad}: {message}");

@@ -66,6 +66,9 @@ pub(super) fn overlays(value: &str) -> Result<Vec<Overlay>, String> {
     let overlay = |item: String| {
         let url = item.strip_prefix('?').unwrap_or(&item);
         check_url(url)?;
+        if url.ends_with(".json") {
+            return Err(format!("{url} is a manifest; an overlay is a plain archive"));
+        }
         Ok(Overlay { url: Template::parse(url)?, optional: url.len() < item.len() })
     };
     list(value)?.into_iter().map(overlay).collect()

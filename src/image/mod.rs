@@ -2,25 +2,38 @@
 
 mod acl;
 mod archive;
+mod choice;
+mod chunks;
+mod cut;
 mod decode;
 mod fetch;
 mod from_lease;
+mod halt;
 mod header;
 mod http;
 pub mod manifest;
 mod metadata;
+mod mirrors;
 mod overlay;
+mod pages;
 mod path;
 mod pax;
 mod pipe;
+mod preflight;
 mod progress;
+mod published;
+mod range;
 mod resume;
 mod retry;
 mod root;
+mod signature;
+mod small;
 mod sparse;
 mod stream;
+mod tree;
 pub mod trust;
 mod unpack;
+mod whole;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,12 +44,14 @@ use serde::Serialize;
 
 use crate::facts::NodeFacts;
 use crate::failure::{Advise as _, refuse};
-use fetch::Account;
+use crate::mounts::Needs;
 pub(crate) use from_lease::located;
+use mirrors::Mirrors;
 pub use overlay::Overlay;
-use retry::Patience;
-use stream::Pass;
+pub use preflight::Machine;
+use published::Published;
 pub use stream::hex;
+use stream::{Layer, Pass};
 
 /// Where the image is and how patient to be with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +110,8 @@ pub struct Unpack {
     /// Set owners, device nodes and trusted xattrs; without it what an unprivileged user cannot
     /// do is skipped and counted.
     pub owners: bool,
+    /// How many threads unpack a published image; each takes a few MiB of memory.
+    pub workers: usize,
 }
 
 /// Turns a host name into addresses (stage 1 has no libc resolver to lean on).
@@ -107,7 +124,7 @@ pub trait Resolve: Send + Sync + std::fmt::Debug {
 }
 
 /// How far the image was verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
     /// Complete and well-formed, nothing more.
@@ -116,6 +133,19 @@ pub enum Trust {
     Digest,
     /// Complete, well-formed and signed with a trusted key.
     Signed,
+}
+
+/// Which build of which image a manifest is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Build {
+    /// The image's name.
+    pub name: String,
+    /// The build's name.
+    pub build: String,
+    /// When it was published, RFC 3339.
+    pub created: String,
+    /// The URL of the manifest.
+    pub manifest: String,
 }
 
 /// What was learnt about the image on the way.
@@ -133,6 +163,8 @@ pub struct Facts {
     pub entries: u64,
     /// sha256 of the file as served, lower-case hex.
     pub sha256: String,
+    /// A published image's build.
+    pub build: Option<Build>,
     /// How far it was verified.
     pub trust: Trust,
     /// How often the transfer was resumed or started again.
@@ -141,12 +173,13 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
-/// A root file system that passed every check that applies. Only [`install`] makes one, and only
+/// A root file system that passed every check that applies. Only [`Plan::install`] makes one, and only
 /// one of these can be switched to.
 #[derive(Debug)]
 pub struct VerifiedRoot {
     path: PathBuf,
     facts: Facts,
+    overlays: Vec<Facts>,
 }
 
 impl VerifiedRoot {
@@ -159,6 +192,16 @@ impl VerifiedRoot {
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
+
+    /// The same about what went on top of it, in order.
+    pub fn overlays(&self) -> &[Facts] {
+        &self.overlays
+    }
+
+    /// How far all of it was verified: as far as the least of its parts.
+    pub fn trust(&self) -> Trust {
+        self.overlays.iter().map(|overlay| overlay.trust).fold(self.facts.trust, Ord::min)
+    }
 }
 
 /// What a transfer cost, whether it succeeded or not.
@@ -170,35 +213,66 @@ pub struct Tally {
     pub retries: u32,
 }
 
-/// Streams the image into `root`, an empty directory, and verifies it; `tally` is filled in either way.
-///
-/// # Errors
-/// The image cannot be fetched within `settings.retry`, is damaged, incomplete, not an image, not
-/// the one that `settings.sha256` names, or does not fit. `root` then holds rubbish.
-pub fn install(sources: Sources<'_>, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
-    if let Some(overlay) = sources.settings.overlays.first() {
-        let what = format!("this version of rootstream cannot put {} on top of the image", overlay.url);
-        return Err(refuse(what, "take rootstream.overlay= out"));
-    }
-    let mut account = Account { patience: Patience::new(sources.settings.retry), retries: 0, received: 0 };
-    let installed = passes(sources, unpack, root, &mut account);
-    *tally = Tally { bytes: account.received, retries: account.retries };
-    installed
+/// An image about to be installed. Of a published one everything but its bytes is known, and was verified.
+pub struct Plan<'a> {
+    sources: Sources<'a>,
+    mirrors: Mirrors<'a>,
+    published: Option<Published>,
 }
 
-/// As many passes as it takes.
-fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, account: &mut Account) -> anyhow::Result<VerifiedRoot> {
-    let settings = sources.settings;
+/// Finds out what is to be installed: a published image's manifest is fetched, verified and compared with the
+/// machine. Nothing is known of a plain image. `tally` is filled in either way.
+///
+/// # Errors
+/// The manifest cannot be fetched within `rootstream.retry=`, is not signed or otherwise not to be trusted, or the
+/// image is for another machine.
+pub fn plan<'a>(sources: Sources<'a>, machine: &Machine, tally: &mut Tally) -> anyhow::Result<Plan<'a>> {
+    let mirrors = Mirrors::new(sources);
+    let published = Published::find(sources, machine, &mirrors);
+    *tally = mirrors.tally();
+    let published = published?;
+    if let (None, Some(not_before)) = (&published, &sources.settings.not_before) {
+        let urls = sources.settings.urls.join(" ");
+        let what = format!("{urls} is a plain image: it does not say whether it was published before {not_before}");
+        return Err(refuse(what, "publish it (rootstream image publish), or take rootstream.not-before= out"));
+    }
+    Ok(Plan { sources, mirrors, published })
+}
+
+impl Plan<'_> {
+    /// What the image needs of the file system that it is unpacked into, as far as it is known.
+    pub fn needs(&self) -> Needs {
+        self.published.as_ref().map(Published::needs).unwrap_or_default()
+    }
+
+    /// Streams the image and what goes on top of it into `root`, an empty directory, and verifies both; `tally` is filled
+    /// in either way.
+    ///
+    /// # Errors
+    /// The image or an overlay does not fit, cannot be fetched within `rootstream.retry=`, is damaged, incomplete, not an image, or
+    /// not the one that was asked for. `root` then holds rubbish.
+    pub fn install(&self, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
+        let installed = match &self.published {
+            Some(published) => published.install(&self.mirrors, unpack, root),
+            None => passes(self.sources, unpack, root, &self.mirrors),
+        };
+        *tally = self.mirrors.tally();
+        let facts = installed?;
+        let build = facts.build.as_ref().map(|build| build.build.as_str());
+        let overlays = overlay::apply(self.sources, build, unpack, root, tally)?;
+        Ok(VerifiedRoot { path: root.to_owned(), facts, overlays })
+    }
+}
+
+/// As many passes over a plain image as it takes.
+fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Facts> {
     loop {
         let start = Instant::now();
-        match stream::pass(sources, unpack, root, account)? {
-            Pass::Complete(facts) => return Ok(VerifiedRoot { path: root.to_owned(), facts }),
+        match stream::pass(sources, Layer::Image, unpack, root, mirrors)? {
+            Pass::Complete(facts) => return Ok(facts),
             Pass::Restart(why) => {
-                account.retries += 1;
-                let spent = account.patience.spent();
                 // What was fetched so far was in vain.
-                account.patience.charge(start.elapsed());
-                if spent >= settings.retry {
+                if !mirrors.begin_again(start.elapsed()) {
                     let todo = "serve each build under a name of its own, so that it never changes";
                     return Err(refuse(why, todo).context("the image changed too often while it was fetched"));
                 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use lexopt::prelude::*;
 
 use crate::facts::{Fact, NodeFacts};
@@ -27,6 +27,7 @@ usage: init rehearse --root DIR --cmdline 'PARAMETERS' [OPTIONS]
   --key FILE       a public key that the initramfs would hold; may be given several times
   --fact NAME=TEXT what ${NAME} in rootstream.overlay= stands for on that node: mac, uuid, serial, hostname, ip, arch;
                    with --net the lease says mac, ip and hostname, and --arch says arch
+  --workers N      threads that unpack a published image, instead of one for each processor
   --json           the record as one JSON object
   --help           this text
 
@@ -50,6 +51,7 @@ pub(super) struct Options {
     pub(super) arch: Option<String>,
     pub(super) keys: Vec<PathBuf>,
     pub(super) facts: Vec<(Fact, String)>,
+    pub(super) workers: Option<usize>,
     pub(super) json: bool,
 }
 
@@ -72,6 +74,11 @@ impl Options {
                 Long("arch") => options.arch = Some(parser.value()?.string()?),
                 Long("key") => options.keys.push(PathBuf::from(parser.value()?)),
                 Long("fact") => options.facts.push(fact(&parser.value()?.string()?)?),
+                Long("workers") => {
+                    let count: usize = parser.value()?.parse()?;
+                    ensure!((1..=64).contains(&count), "--workers takes 1 to 64");
+                    options.workers = Some(count);
+                }
                 Long("json") => options.json = true,
                 Long("help") | Short('h') => return Ok(None),
                 other => return Err(other.unexpected().into()),
@@ -122,6 +129,7 @@ mod tests {
     fn mistakes_are_named() {
         let message = |words: &[&str]| format!("{:#}", parse(words).unwrap_err());
         assert!(message(&["--root", "/x"]).contains("both needed"));
+        assert!(message(&["--workers", "0"]).contains("1 to 64"));
         assert!(message(&["--rot", "/x"]).contains("--rot"));
         assert!(message(&["--fact", "serial"]).contains("NAME=TEXT"));
         assert!(message(&["--fact", "seriel=1"]).contains("\"seriel\" is none of mac, uuid, serial"));
