@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod published;
+pub(crate) mod signer;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -47,10 +48,19 @@ pub(crate) fn install_by(
     workers: usize,
     root: &Path,
 ) -> anyhow::Result<VerifiedRoot> {
+    install_on(settings, &Anchors::default(), &NodeFacts::default(), Unpack { owners, workers }, root)
+}
+
+/// The same with trusted keys, on a node of which something is known.
+pub(crate) fn install_on(
+    settings: &Settings,
+    anchors: &Anchors,
+    node: &NodeFacts,
+    unpack: Unpack,
+    root: &Path,
+) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
-    let anchors = Anchors::default();
-    let node = NodeFacts::default();
-    let sources = Sources { settings, anchors: &anchors, resolver: &resolver, node: &node };
+    let sources = Sources { settings, anchors, resolver: &resolver, node };
     let (machine, mut tally) = (Machine::default(), Tally::default());
-    image::plan(sources, &machine, &mut tally)?.install(Unpack { owners, workers }, root, &mut tally)
+    image::plan(sources, &machine, &mut tally)?.install(unpack, root, &mut tally)
 }
