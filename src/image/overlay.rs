@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use anyhow::Context as _;
+
 use super::mirrors::Mirrors;
 use super::small::Presence;
 use super::stream::{self, Layer, Pass};
@@ -86,8 +88,12 @@ fn one_pass(
     root: &Path,
     mirrors: &Mirrors<'_>,
 ) -> anyhow::Result<Option<Pass>> {
-    if optional && mirrors.presence(&sources.settings.urls)? == Presence::Missing {
-        return Ok(None);
+    let urls = &sources.settings.urls;
+    if optional {
+        let installing = || format!("installing the overlay {}", urls.join(" "));
+        if mirrors.presence(urls).with_context(installing)? == Presence::Missing {
+            return Ok(None);
+        }
     }
     stream::pass(sources, Layer::Overlay, unpack, root, mirrors).map(Some)
 }
