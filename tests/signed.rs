@@ -8,9 +8,11 @@ mod common;
 
 use std::collections::HashMap;
 
+use common::published::{from_store, publish};
 use common::signer::Signer;
 use rootstream::facts::NodeFacts;
 use rootstream::failure::Failure;
+use rootstream::image::manifest::Media;
 use rootstream::image::{Anchors, Settings, Trust, Unpack, VerifiedRoot};
 use rootstream_lab::faulty::{Server, answer};
 use sha2::{Digest as _, Sha256};
@@ -153,6 +155,15 @@ fn unsigned_is_said_aloud() {
     let settings = Settings { unsigned: true, ..settings(&[server.url("/i.tar.zst")]) };
     let root = install(&settings, &signer.anchors()).unwrap();
     assert_eq!(root.trust(), Trust::None);
+    assert!(root.facts().warnings.iter().any(|warning| warning.contains("rootstream.unsigned")));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("x"), "x").unwrap();
+    let options = ["-c", "--format=pax", "--sort=name", "--numeric-owner", "-C"];
+    let tar = std::process::Command::new("tar").args(options).arg(folder.path()).arg(".").output().unwrap();
+    let store = publish(&tar.stdout, Media::TarZstd, 32_768).store();
+    let published = Server::start(move |request, stream| from_store(&store, request, stream)).unwrap();
+    let of_published = Settings { unsigned: true, ..common::settings(&[published.url("/c/b.json")]) };
+    let root = install(&of_published, &signer.anchors()).unwrap();
     assert!(root.facts().warnings.iter().any(|warning| warning.contains("rootstream.unsigned")));
     // Where nothing is trusted there is nothing to say.
     let root = install(&settings, &Anchors::default()).unwrap();
