@@ -11,13 +11,14 @@ use rootstream::failure::{Failure, Remedy};
 use crate::bootstrap::{self, bootstrap};
 use crate::config::Misconfigured;
 use crate::config::addresses::{AddressRange, Cidr, Mac, Name};
+use crate::config::facts::Named;
 use crate::config::nodes::{Node, Nodes};
-use crate::config::site::Site;
+use crate::config::site::{OVERLAYS, Site};
 use crate::image::build::{self, build};
 use crate::image::list;
-use crate::image::publish::{Format, publish};
+use crate::image::publish::{self, Format, publish};
 use crate::progress::megabytes;
-use crate::{aside, logger, say, starter, up};
+use crate::{aside, keys, logger, overlay, say, starter, up};
 
 /// Boot stateless cluster nodes: images, kernel and initramfs, DHCP, TFTP and HTTP on one master.
 #[derive(Debug, Parser)]
@@ -58,6 +59,12 @@ enum Command {
     /// What the nodes run.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// The keys that nodes trust.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// What goes on top of an image, the same for all nodes or made for each.
+    #[command(subcommand)]
+    Overlay(OverlayCommand),
     /// Make kernel and initramfs for an image, in tftp/NAME/.
     #[command(after_help = "\
 Examples:
@@ -120,7 +127,7 @@ A running `rootstream up` knows it after SIGHUP or its next start.")]
         #[arg(long)]
         ip: Ipv4Addr,
         /// The image it boots; the default is in site.toml.
-        #[arg(long)]
+        #[arg(long, value_parser = image_name)]
         image: Option<Name>,
         /// Kernel parameters, after those of site.toml.
         #[arg(long, allow_hyphen_values = true)]
@@ -135,12 +142,23 @@ A running `rootstream up` knows it after SIGHUP or its next start.")]
     },
 }
 
+/// A name that an image can have: the store keeps overlays in the folder that such an image would have.
+fn image_name(text: &str) -> Result<Name, String> {
+    match text.parse() {
+        Ok(_) if text == OVERLAYS => {
+            Err(format!("`{OVERLAYS}` is where the store has its overlays; name it otherwise"))
+        }
+        name => name,
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum ImageCommand {
     /// Build an image from images/NAME.toml; does nothing when neither recipe nor files changed.
     #[command(after_help = "Examples:\n  rootstream image build compute\n  rootstream image build compute --force")]
     Build {
         /// The image.
+        #[arg(value_parser = image_name)]
         name: Name,
         /// Build though nothing changed, for newer packages.
         #[arg(long)]
@@ -158,10 +176,17 @@ Examples:
   rootstream image publish compute --format tar.gz")]
     Publish {
         /// The image.
+        #[arg(value_parser = image_name)]
         name: Name,
         /// How it is packed.
         #[arg(long, default_value = "tar.zst")]
         format: Format,
+        /// How hard it is compressed: 1 to 22 for tar.zst (9 when absent), 1 to 12 for tar.gz (6).
+        #[arg(long)]
+        level: Option<i32>,
+        /// The secret key that signs, keys/NAME.key, where the site has several.
+        #[arg(long, value_name = "NAME")]
+        key: Option<Name>,
         #[command(flatten)]
         secrets: Secrets,
     },
@@ -174,9 +199,75 @@ Examples:
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a pair of keys: keys/NAME.key signs what is published, keys/NAME.pub is put into the initramfs.
+    #[command(after_help = "\
+The secret key has no password, so that publishing needs nobody at the keyboard; only its owner can read it
+(0600). Whoever has it can sign images for your nodes: keep a copy where nobody else gets at it. Both are files
+of minisign(1), which can sign and verify too.
+
+With a key:
+  rootstream key new
+  rootstream bootstrap compute          nodes that boot this initramfs take signed images only
+  rootstream image publish compute      signs
+
+To replace a key, so that every node can boot at any moment:
+  rootstream key new --name next
+  rootstream bootstrap compute          trusts both; for each image
+  mv keys/site.key /somewhere/safe      from now on next.key signs
+  rootstream image publish compute      again, for each image
+  rm keys/site.pub                      when nothing boots the older initramfs and builds
+  rootstream bootstrap compute          trusts the new one only")]
+    New {
+        /// Its name.
+        #[arg(long, default_value = "site")]
+        name: Name,
+    },
+}
+
+const OVERLAY_RULES: &str = "\
+An overlay is the folder overlays/NAME/ with files at the paths that they have on the node. They belong to root and keep
+their permissions; folders keep those that they have in the image. In a file whose name ends in .in (the suffix comes
+off), @hostname@, @mac@, @ip@, @prefix@, @gateway@, @domain@, @master@ and what [facts] in site.toml and [node.facts] in
+nodes.toml name are filled in, and each node gets an archive of its own.
+`overlays = [\"NAME\"]` under [defaults] of site.toml, or at a node in nodes.toml, puts it on top of the image there.
+";
+
+#[derive(Debug, Subcommand)]
+enum OverlayCommand {
+    /// Make an overlay's archives without publishing them, in built/overlays/NAME/.
+    #[command(after_help = format!("{OVERLAY_RULES}
+Examples:
+  rootstream overlay build node && tar -tvf built/overlays/node/n1.tar"))]
+    Build {
+        /// The overlay.
+        name: Name,
+        #[command(flatten)]
+        secrets: Secrets,
+    },
+    /// Publish an overlay out of its folder as it is now.
+    #[command(after_help = format!("{OVERLAY_RULES}
+A running `rootstream up` writes it into the boot menus when it gets SIGHUP or starts again. Publish it again when a fact
+that it uses has changed; until then the nodes concerned are not booted with the old one.
+
+Examples:
+  rootstream overlay publish common
+  rootstream overlay publish common --format tar.gz"))]
+    Publish {
+        /// The overlay.
+        name: Name,
+        /// How it is packed.
+        #[arg(long, default_value = "tar.zst")]
+        format: overlay::Format,
+        #[command(flatten)]
+        secrets: Secrets,
+    },
+}
+
 #[derive(Debug, Args)]
 struct Secrets {
-    /// Accept keys, passwords and identities in the image, which all of the boot network can read.
+    /// Accept keys, passwords and identities in it, which all of the boot network can read.
     #[arg(long)]
     allow_secrets: bool,
 }
@@ -184,6 +275,7 @@ struct Secrets {
 #[derive(Debug, Args)]
 struct BootstrapArgs {
     /// The image; it must be built.
+    #[arg(value_parser = image_name)]
     name: Name,
     /// The agent; the one that was built with this program by default.
     #[arg(long, value_name = "PATH")]
@@ -227,8 +319,15 @@ fn run(cli: &Cli) -> Result<()> {
             Ok(())
         }
         Command::Node(NodeCommand::Add { name, mac, ip, image, parameters }) => {
-            let node =
-                Node { name: name.clone(), mac: *mac, ip: *ip, image: image.clone(), parameters: parameters.clone() };
+            let node = Node {
+                name: name.clone(),
+                mac: *mac,
+                ip: *ip,
+                image: image.clone(),
+                overlays: None,
+                parameters: parameters.clone(),
+                facts: Named::new(),
+            };
             let site = site()?;
             // Read and written by one at a time: two additions at once must both be there after.
             let _claim = aside::claim(site.root())?;
@@ -239,22 +338,58 @@ fn run(cli: &Cli) -> Result<()> {
             let options = build::Options { force: *force, allow_secrets: secrets.allow_secrets };
             build(&site()?, name, options).map(drop)
         }
-        Command::Image(ImageCommand::Publish { name, format, secrets }) => {
+        Command::Image(ImageCommand::Publish { name, format, level, key, secrets }) => {
             let site = site()?;
-            let manifest = publish(&site, name, *format, secrets.allow_secrets)?;
+            let allow_secrets = secrets.allow_secrets;
+            let options = publish::Options { format: *format, level: *level, allow_secrets, key: key.clone() };
+            let manifest = publish(&site, name, &options)?;
             say::result(format_args!("store/{name}/{}", manifest.file));
             let (address, port) = (site.config().network.address.address, site.config().http.port);
             let port = if port == 80 { String::new() } else { format!(":{port}") };
             say::note(format_args!(
-                "`rootstream up` serves it as http://{address}{port}/images/{name}/{}",
-                manifest.file
+                "`rootstream up` serves it as http://{address}{port}/images/{name}/{}.json",
+                manifest.build
             ));
             Ok(())
         }
         Command::Image(ImageCommand::List { json }) => list_images(&site()?, *json),
+        Command::Key(KeyCommand::New { name }) => new_key(&site()?, name),
+        Command::Overlay(OverlayCommand::Build { name, secrets }) => {
+            let paths = overlay::build(&site()?, name, secrets.allow_secrets)?;
+            paths.iter().for_each(say::result);
+            Ok(())
+        }
+        Command::Overlay(OverlayCommand::Publish { name, format, secrets }) => {
+            let index = overlay::publish(&site()?, name, *format, secrets.allow_secrets)?;
+            let whom = match (&index.shared, index.nodes.len()) {
+                (Some(_), _) => "one archive for all".to_owned(),
+                (None, nodes) => format!("an archive for each of {nodes} nodes"),
+            };
+            let bytes: u64 = index.archives().map(|archive| archive.size).sum();
+            index.archives().for_each(|archive| say::result(format_args!("store/overlays/{name}/{}", archive.file)));
+            say::note(format_args!("overlay {name}: {whom}, {}", megabytes(bytes)));
+            Ok(())
+        }
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
         Command::Up { port } => up::up(&site()?, *port),
     }
+}
+
+fn new_key(site: &Site, name: &Name) -> Result<()> {
+    let pair = keys::new(site, name)?;
+    for path in [&pair.secret, &pair.public] {
+        say::result(path.strip_prefix(site.root()).unwrap_or(path).display());
+    }
+    say::note(format_args!(
+        "keep keys/{name}.key to yourself: it has no password; now `rootstream bootstrap` and `rootstream image publish`"
+    ));
+    if !pair.others.is_empty() {
+        say::note(format_args!(
+            "the site has other secret keys ({}): until they are moved away, image publish needs --key NAME",
+            pair.others.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 fn make_bootstrap(site: &Site, args: &BootstrapArgs) -> Result<()> {

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rootstream::image::manifest::Manifest;
 use serde::Serialize;
 
-use super::manifest::Manifest;
+use super::store::Build;
 use crate::config::addresses::Name;
-use crate::config::site::Site;
+use crate::config::site::{OVERLAYS, Site};
 
 /// One image of a site, however far it has come.
 #[derive(Debug, Serialize)]
@@ -34,12 +35,13 @@ pub fn images(site: &Site) -> Result<Vec<Listed>> {
     let stored = names(&site.store(), "")?;
     let all: BTreeSet<&Name> = recipes.iter().chain(&built).chain(&stored).collect();
     all.into_iter()
+        .filter(|name| name.as_str() != OVERLAYS)
         .map(|name| {
             Ok(Listed {
                 name: name.clone(),
                 recipe: recipes.contains(name),
                 built: built.contains(name),
-                latest: Manifest::latest(site, name)?,
+                latest: Build::latest(site, name)?.map(|build| build.manifest),
             })
         })
         .collect()
