@@ -19,8 +19,10 @@ use super::unpack;
 use super::{Facts, Sources, Trust, Unpack};
 use crate::failure::refuse;
 
-/// Blocks in each of the two pipes.
-const BLOCKS: usize = 6;
+/// Blocks between server and decoder: what a busy machine needs so that the decoder seldom waits.
+const PACKED: usize = 12;
+/// Blocks between decoder and unpacker, to whom a thousand small files are as much work as one large one.
+const UNPACKED: usize = 16;
 
 /// How a pass ended, if not in an error.
 pub(super) enum Pass {
@@ -77,8 +79,8 @@ pub(super) fn pass(
         Asked::Waived | Asked::Nothing => None,
     };
     let verifier = signature.as_ref().map(|signature| anchors.keys.begin(signature)).transpose()?;
-    let (to_decoder, from_server) = pipe::pipe(BLOCKS);
-    let (to_unpacker, from_decoder) = pipe::pipe(BLOCKS);
+    let (to_decoder, from_server) = pipe::pipe(PACKED);
+    let (to_unpacker, from_decoder) = pipe::pipe(UNPACKED);
     let progress = Progress::default();
     let room = free_bytes(root).with_context(|| format!("asking how much room {} has", root.display()))?;
     let (fetched, decoded, unpacked) = thread::scope(|scope| {
