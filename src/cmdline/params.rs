@@ -44,7 +44,7 @@ pub const PARAMS: &[Param] = &[
         group: "Image",
         value: "URL[,URL…]",
         default: "none: an error that says so",
-        meaning: "the image: a plain `.tar`, `.tar.gz` or `.tar.zst` over `http://`. Several URLs are mirrors of the same bytes, tried in turn",
+        meaning: "the image: a plain `.tar`, `.tar.gz`, `.tar.zst` or `.tar.xz` over `http://`. Several URLs are mirrors of the same bytes, tried in turn",
         set: |config, value| urls(value).map(|urls| config.image.urls = urls),
     },
     Param {

@@ -1,4 +1,4 @@
-//! The image: fetched, decoded, verified and unpacked in one pass.
+//! The image: fetched, decoded, verified and unpacked in one pass; or, where it is a file system, mounted after it.
 
 mod acl;
 mod archive;
@@ -7,12 +7,14 @@ mod chunks;
 mod cut;
 mod decode;
 mod fetch;
+mod filesystem;
 mod halt;
 mod header;
 mod http;
 pub mod manifest;
 mod metadata;
 mod mirrors;
+mod mount;
 mod pages;
 mod path;
 mod pax;
@@ -26,6 +28,7 @@ mod retry;
 mod root;
 mod small;
 mod sparse;
+mod store;
 mod stream;
 mod tree;
 pub mod trust;
@@ -37,11 +40,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::failure::{Advise as _, refuse};
-use crate::mounts::Needs;
+use crate::mounts::{Needs, TmpfsOptions};
+use filesystem::Kind;
 use mirrors::Mirrors;
+pub use mount::IMAGE as MOUNTED_IMAGE;
+pub(crate) use mount::unmount;
 pub use preflight::Machine;
 use published::Published;
 use stream::Pass;
@@ -100,6 +107,9 @@ pub struct Unpack {
     pub owners: bool,
     /// How many threads unpack a published image; each takes a few MiB of memory.
     pub workers: usize,
+    /// A file system image is to be mounted: whether the kernel can and the memory holds it is found out before its
+    /// bytes are taken.
+    pub mount: bool,
 }
 
 /// Turns a host name into addresses (stage 1 has no libc resolver to lean on).
@@ -161,7 +171,41 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
-/// A root file system that passed every check that applies. Only [`Plan::install`] makes one, and only
+/// An image that passed every check that applies: an archive, which is unpacked, or a file system, which is not
+/// mounted yet. Only [`Plan::install`] makes one.
+#[derive(Debug)]
+pub struct Verified {
+    root: VerifiedRoot,
+    kind: Option<Kind>,
+}
+
+impl Verified {
+    /// What was learnt about the image on the way.
+    pub fn facts(&self) -> &Facts {
+        &self.root.facts
+    }
+
+    /// The root that was unpacked; nothing when the image is a file system, which is the only file in there.
+    pub fn unpacked(self) -> Option<VerifiedRoot> {
+        self.kind.is_none().then_some(self.root)
+    }
+
+    /// The root: a file system is mounted read-only from its file, under a tmpfs with these options for what the
+    /// node writes. The file's own tmpfs goes to [`MOUNTED_IMAGE`] below `run`.
+    ///
+    /// # Errors
+    /// The kernel refuses a step; nothing stays mounted then.
+    pub fn mounted(self, run: &Path, options: &TmpfsOptions) -> anyhow::Result<VerifiedRoot> {
+        if let Some(kind) = self.kind {
+            let url = &self.root.facts.url;
+            mount::mount_image(kind, &self.root.path, run, options)
+                .with_context(|| format!("mounting the image {url}"))?;
+        }
+        Ok(self.root)
+    }
+}
+
+/// A root file system that passed every check that applies. Only a [`Verified`] image becomes one, and only
 /// one of these can be switched to.
 #[derive(Debug)]
 pub struct VerifiedRoot {
@@ -221,22 +265,30 @@ impl Plan<'_> {
     /// # Errors
     /// The image does not fit, cannot be fetched within `rootstream.retry=`, is damaged, incomplete, not an image, or
     /// not the one that was asked for. `root` then holds rubbish.
-    pub fn install(&self, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
+    pub fn install(&self, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<Verified> {
         let installed = match &self.published {
-            Some(published) => published.install(&self.mirrors, unpack, root),
+            Some(published) => {
+                published.install(&self.mirrors, unpack, root).map(|facts| (facts, Kind::of(published.manifest.media)))
+            }
             None => passes(self.sources, unpack, root, &self.mirrors),
         };
         *tally = self.mirrors.tally();
-        Ok(VerifiedRoot { path: root.to_owned(), facts: installed? })
+        let (facts, kind) = installed?;
+        Ok(Verified { root: VerifiedRoot { path: root.to_owned(), facts }, kind })
     }
 }
 
 /// As many passes over a plain image as it takes.
-fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Facts> {
+fn passes(
+    sources: Sources<'_>,
+    unpack: Unpack,
+    root: &Path,
+    mirrors: &Mirrors<'_>,
+) -> anyhow::Result<(Facts, Option<Kind>)> {
     loop {
         let start = Instant::now();
         match stream::pass(sources, unpack, root, mirrors)? {
-            Pass::Complete(facts) => return Ok(facts),
+            Pass::Complete(facts, kind) => return Ok((*facts, kind)),
             Pass::Restart(why) => {
                 // What was fetched so far was in vain.
                 if !mirrors.begin_again(start.elapsed()) {

@@ -105,16 +105,24 @@ fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {
 
 fn image(options: &Options, config: &Config, network: Option<&Network>, record: &mut Record) -> Result<(), Stop> {
     let resolver: Arc<dyn Resolve> = network.map_or_else(|| Arc::new(HostNames) as _, Network::resolver);
-    let unpack = Unpack { owners: !options.no_owners, workers: options.workers.unwrap_or_else(boot::workers) };
+    let workers = options.workers.unwrap_or_else(boot::workers);
+    let unpack = Unpack { owners: !options.no_owners, workers, mount: false };
     let anchors = Anchors { keys: Keys::read(&options.keys).or_exit(USAGE)? };
     let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &resolver };
     let machine = Machine { release: options.kernel.clone(), arch: options.arch.clone() };
-    let root = record
+    let verified = record
         .step("image", |record| {
             let plan = boot::plan(sources, &machine, record)?;
             boot::install(&plan, unpack, &options.root, record)
         })
         .or_exit(REFUSED)?;
+    let media = verified.facts().media;
+    let Some(root) = verified.unpacked() else {
+        record.warn(format!(
+            "the image is a {media} file, verified and stored; what is in it is not checked without mounting it"
+        ));
+        return Ok(());
+    };
     let image_arch = handover::check_init(root.path(), &config.init, &root.facts().url).or_exit(NO_INIT)?;
     handover::check_mount_points(root.path(), &root.facts().url).or_exit(REFUSED)?;
     record.checks = Checks::compare(root.path(), image_arch, options.kernel.as_deref(), options.arch.as_deref());

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use rootstream::cmdline::Config;
 use rootstream::image::{self, Anchors, Machine, Resolve, Settings, Sources, Tally, Unpack, VerifiedRoot};
 
@@ -34,6 +35,11 @@ pub(crate) fn settings(urls: &[String]) -> Settings {
     }
 }
 
+/// A resolver that knows one name.
+pub(crate) fn resolver() -> Arc<dyn Resolve> {
+    Arc::new(Hosts)
+}
+
 /// Installs an image with a resolver for tests.
 pub(crate) fn install(settings: &Settings, owners: bool, root: &Path) -> anyhow::Result<VerifiedRoot> {
     install_by(settings, owners, 2, root)
@@ -50,5 +56,7 @@ pub(crate) fn install_by(
     let anchors = Anchors::default();
     let sources = Sources { settings, anchors: &anchors, resolver: &resolver };
     let (machine, mut tally) = (Machine::default(), Tally::default());
-    image::plan(sources, &machine, &mut tally)?.install(Unpack { owners, workers }, root, &mut tally)
+    let unpack = Unpack { owners, workers, mount: false };
+    let verified = image::plan(sources, &machine, &mut tally)?.install(unpack, root, &mut tally)?;
+    verified.unpacked().context("it is a file system")
 }
