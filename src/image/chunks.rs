@@ -19,7 +19,7 @@ use super::archive::Archive;
 use super::cut::{Cuts, Part, Tail};
 use super::manifest::{Chunk, Digest, Manifest, unescape};
 use super::path::Name;
-use super::pipe::{self, Reader};
+use super::pipe::{self, Closer, Reader};
 use super::tree::{Rules, Tree};
 use super::unpack::Unpacked;
 use super::whole::Decoder;
@@ -38,15 +38,16 @@ pub(super) trait Repair: Sync {
     fn give_up(&self);
 }
 
-/// Where the chunks come from: the stream, as long as nobody has given up, and which chunk is next in it.
+/// Where the chunks come from, and which one is next there.
 struct Source {
-    stream: Option<Reader>,
+    stream: Reader,
     next: usize,
 }
 
 struct Work<'a> {
     manifest: &'a Manifest,
     source: Mutex<Source>,
+    closer: Closer,
     repair: &'a dyn Repair,
 }
 
@@ -140,7 +141,8 @@ fn add_chunk(tree: &mut Tree<'_>, cuts: &Cuts, manifest: &Manifest, index: usize
 
 impl<'a> Work<'a> {
     fn new(manifest: &'a Manifest, stream: Reader, repair: &'a dyn Repair) -> Self {
-        Self { manifest, source: Mutex::new(Source { stream: Some(stream), next: 0 }), repair }
+        let closer = stream.closer();
+        Self { manifest, source: Mutex::new(Source { stream, next: 0 }), closer, repair }
     }
 
     /// Runs `worker` in several threads and collects what they made; of several errors, the one that is a reason.
@@ -149,8 +151,9 @@ impl<'a> Work<'a> {
         let run = || {
             let made = worker();
             if made.is_err() {
-                // The others stop at their next chunk, and so does the fetching thread.
-                self.lock().stream = None;
+                // The others stop at their next chunk, and so does the fetching thread. The lock may be held by one
+                // that waits for the network.
+                self.closer.close();
                 self.repair.give_up();
             }
             made
@@ -182,22 +185,17 @@ impl<'a> Work<'a> {
 
     /// The next chunk's bytes as they came.
     fn next<'b>(&self, buffer: &'b mut [u8]) -> anyhow::Result<Option<(usize, &'a Chunk, &'b mut [u8])>> {
-        let mut source = self.lock();
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let index = source.next;
         let Some(chunk) = self.manifest.chunks.get(index) else { return Ok(None) };
         let packed = buffer.get_mut(..usize::try_from(chunk.size)?).context("a chunk beyond the largest")?;
         source.next += 1;
-        let stream = source.stream.as_mut().ok_or(pipe::Gone)?;
-        stream.read_exact(packed)?;
+        source.stream.read_exact(packed)?;
         if index + 1 == self.manifest.chunks.len() {
             // The fetching thread ends only when all that it sent has been taken, or nobody takes any more.
-            let more = stream.read(&mut [0])?;
+            let more = source.stream.read(&mut [0])?;
             ensure!(more == 0, "the image is longer than its manifest says");
         }
         Ok(Some((index, chunk, packed)))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Source> {
-        self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
