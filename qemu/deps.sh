@@ -3,10 +3,10 @@
 # are told the command. None of these packages starts a server: those are unpacked into build/packages.
 set -eu
 
-packages="gcc libc6-dev musl-tools
+packages="gcc libc6-dev musl-tools cmake make
   qemu-system-x86 ipxe-qemu seabios mmdebstrap dnsmasq-base pxelinux syslinux-common
   iproute2 openssh-client curl busybox-static
-  tar gzip xz-utils zstd cpio file minisign"
+  tar gzip xz-utils zstd cpio file minisign pigz libarchive-tools"
 
 for program in cargo rustc; do
     command -v $program >/dev/null || { echo "deps: $program is missing; install Rust from https://rustup.rs" >&2; exit 1; }

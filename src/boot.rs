@@ -9,7 +9,7 @@ use nix::sys::utsname::uname;
 use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
 use crate::handover::{self, Ready};
-use crate::image::{self, Anchors, Sources, Tally, Unpack, VerifiedRoot};
+use crate::image::{self, Anchors, Machine, Plan, Sources, Tally, Unpack, VerifiedRoot};
 use crate::modules::Loaded;
 use crate::net::Network;
 use crate::report::Record;
@@ -21,6 +21,9 @@ pub const NEW_ROOT: &str = "/newroot";
 const RUN: &str = "/run";
 /// The list of modules that `rootstream bootstrap` packed.
 const MODULES_TXT: &str = "/modules.txt";
+
+/// The most threads that unpack a published image.
+const MOST_WORKERS: usize = 8;
 
 /// From bare kernel to a verified root that PID 1 can switch to.
 ///
@@ -53,10 +56,12 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
     stop_before(config, Step::Image);
     let root = record.step("image", |record| {
         let new_root = Path::new(NEW_ROOT);
-        mounts::root_tmpfs(new_root, &config.tmpfs)?;
         let anchors = Anchors::baked(Path::new("/"))?;
         let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &network.resolver() };
-        install(sources, Unpack { owners: true }, new_root, record)
+        let machine = Machine { release: Some(kernel_release()?), arch: Some(std::env::consts::ARCH.to_owned()) };
+        let plan = plan(sources, &machine, record)?;
+        mounts::root_tmpfs(new_root, &config.tmpfs, plan.needs())?;
+        install(&plan, Unpack { owners: true, workers: workers() }, new_root, record)
     })?;
 
     record.step("hand-over", |record| {
@@ -73,13 +78,29 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
     })
 }
 
+/// Finds out what is to be installed, with what that cost in the record.
+///
+/// # Errors
+/// Those of [`image::plan`].
+pub(crate) fn plan<'a>(sources: Sources<'a>, machine: &Machine, record: &mut Record) -> Result<Plan<'a>> {
+    let mut tally = Tally::default();
+    let plan = image::plan(sources, machine, &mut tally);
+    record.set_tally(tally);
+    plan
+}
+
+/// As many threads as there are processors, within reason: each takes memory, whose speed is the limit in the end.
+pub(crate) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS)
+}
+
 /// Streams the image into `root`, with what it was and what it cost in the record.
 ///
 /// # Errors
-/// Those of [`image::install`]; the record says what was received nevertheless.
-pub(crate) fn install(sources: Sources<'_>, unpack: Unpack, root: &Path, record: &mut Record) -> Result<VerifiedRoot> {
+/// Those of [`Plan::install`]; the record says what was received nevertheless.
+pub(crate) fn install(plan: &Plan<'_>, unpack: Unpack, root: &Path, record: &mut Record) -> Result<VerifiedRoot> {
     let mut tally = Tally::default();
-    let installed = image::install(sources, unpack, root, &mut tally);
+    let installed = plan.install(unpack, root, &mut tally);
     record.set_tally(tally);
     let root = installed?;
     record.set_image(root.facts());

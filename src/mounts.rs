@@ -7,9 +7,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sys_mount::{Mount, MountFlags};
 
-use crate::failure::Advise;
+use crate::failure::{Advise, refuse};
 
 const MIB: u64 = 1024 * 1024;
+const PAGE: u64 = 4096;
+/// Memory that no image may take, because stage 1 and the image's own programs run in it.
+const RESERVE: u64 = 128 * MIB;
 
 /// Mounts /proc, /sys, /dev and /run below `root` (`/` but in tests); what is mounted already stays.
 ///
@@ -72,14 +75,15 @@ impl TmpfsOptions {
     }
 
     /// The mount data for this machine: what was asked for, then what was left open.
-    fn data(&self, memory: Memory, memory_nodes: usize) -> String {
+    fn data(&self, memory: Memory, memory_nodes: usize, needs: Needs) -> String {
         let mut options = self.0.clone();
         let mut default = |name: &str, value: String| {
             if !options.iter().any(|(asked, _)| asked == name) {
                 options.push((name.to_owned(), value));
             }
         };
-        default("size", memory.root_size().to_string());
+        default("size", memory.root_size(needs).to_string());
+        default("nr_inodes", memory.root_inodes(needs).to_string());
         default("mode", "0755".to_owned());
         if memory_nodes > 1 {
             default("mpol", "interleave".to_owned());
@@ -104,24 +108,59 @@ impl Memory {
         Some(Self { total: field("MemTotal")?, available: field("MemAvailable")? })
     }
 
-    /// Half of the memory, as tmpfs itself would take, but never so much that filling it ends in the
-    /// OOM killer instead of in "no space left".
-    fn root_size(self) -> u64 {
-        (self.total / 2).min(self.available.saturating_sub(128 * MIB)).max(MIB)
+    /// Half of the memory, as tmpfs itself would take, or a quarter more than the image where that is more; but
+    /// never so much that filling it ends in the OOM killer instead of in "no space left".
+    fn root_size(self, needs: Needs) -> u64 {
+        let wanted = (self.total / 2).max(needs.bytes.saturating_add(needs.bytes / 4));
+        wanted.min(self.available.saturating_sub(RESERVE)).max(MIB)
     }
+
+    /// An inode for every second page, as tmpfs itself would take, or twice the image's.
+    fn root_inodes(self, needs: Needs) -> u64 {
+        (self.total / PAGE / 2).max(needs.inodes.saturating_mul(2))
+    }
+
+    /// Refuses an image that would fill the memory.
+    fn check(self, needs: Needs) -> Result<()> {
+        let most = self.available.saturating_sub(RESERVE);
+        if needs.bytes <= most {
+            return Ok(());
+        }
+        let mib = |bytes: u64| bytes / MIB;
+        let why = format!(
+            "it needs {} MiB of memory unpacked; of this node's {} MiB, {} MiB are available and {} MiB of those are kept to run in",
+            mib(needs.bytes),
+            mib(self.total),
+            mib(self.available),
+            mib(RESERVE)
+        );
+        let todo = "give the node more memory, make the image smaller, or publish it with --format squashfs";
+        Err(refuse(why, todo)).context("the image does not fit into this node's memory")
+    }
+}
+
+/// What an image is known to need of the file system that it is unpacked into; nothing is known of a plain one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Bytes of all its pages.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
 }
 
 /// Mounts the tmpfs that becomes the root on `target`, which is made if need be.
 ///
 /// # Errors
-/// /proc/meminfo cannot be read, or the kernel refuses the mount options.
-pub fn root_tmpfs(target: &Path, options: &TmpfsOptions) -> Result<()> {
+/// The memory does not hold what `needs` says, /proc/meminfo cannot be read, or the kernel refuses the mount
+/// options.
+pub fn root_tmpfs(target: &Path, options: &TmpfsOptions, needs: Needs) -> Result<()> {
     let meminfo = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
     let memory = Memory::parse(&meminfo).context("/proc/meminfo names no MemTotal and MemAvailable")?;
+    memory.check(needs)?;
     let memory_nodes = fs::read_dir("/sys/devices/system/node").map_or(0, |nodes| {
         nodes.flatten().filter(|node| node.file_name().to_string_lossy().starts_with("node")).count()
     });
-    let data = options.data(memory, memory_nodes);
+    let data = options.data(memory, memory_nodes, needs);
     fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()))?;
     Mount::builder().fstype("tmpfs").data(&data).mount("rootstream", target).advise(
         format!("mounting a tmpfs ({data}) for the image"),
@@ -152,16 +191,33 @@ mod tests {
     // F54
     #[test]
     fn the_root_leaves_memory_to_run_in() {
-        assert_eq!(NODE.root_size(), 512 * MIB);
-        assert_eq!(Memory { total: 512 * MIB, available: 300 * MIB }.root_size(), 172 * MIB);
-        assert_eq!(Memory { total: 128 * MIB, available: 100 * MIB }.root_size(), MIB);
+        let plain = Needs::default();
+        assert_eq!(NODE.root_size(plain), 512 * MIB);
+        assert_eq!(Memory { total: 512 * MIB, available: 300 * MIB }.root_size(plain), 172 * MIB);
+        assert_eq!(Memory { total: 128 * MIB, available: 100 * MIB }.root_size(plain), MIB);
+    }
+
+    // F54
+    #[test]
+    fn a_published_image_sets_size_and_inodes_or_is_refused() {
+        let needs = |mib, inodes| Needs { bytes: mib * MIB, inodes };
+        assert_eq!(NODE.root_size(needs(480, 0)), 600 * MIB);
+        assert_eq!(NODE.root_size(needs(700, 0)), 772 * MIB);
+        assert_eq!(NODE.root_inodes(needs(1, 100_000)), 200_000);
+        assert_eq!(NODE.root_inodes(needs(1, 9)), 131_072);
+        assert!(NODE.check(needs(772, 0)).is_ok());
+        let refusal = format!("{:#}", NODE.check(needs(773, 0)).unwrap_err());
+        assert!(refusal.contains("needs 773 MiB") && refusal.contains("900 MiB are available"), "{refusal}");
     }
 
     #[test]
     fn what_was_asked_for_comes_before_what_was_worked_out() {
         let asked = TmpfsOptions::parse("size=80%,mpol=bind:0,2-3,nr_inodes=1m").unwrap();
-        assert_eq!(asked.data(NODE, 4), "size=80%,mpol=bind:0,2-3,nr_inodes=1m,mode=0755");
-        assert_eq!(TmpfsOptions::default().data(NODE, 2), "size=536870912,mode=0755,mpol=interleave");
+        assert_eq!(asked.data(NODE, 4, Needs::default()), "size=80%,mpol=bind:0,2-3,nr_inodes=1m,mode=0755");
+        assert_eq!(
+            TmpfsOptions::default().data(NODE, 2, Needs::default()),
+            "size=536870912,nr_inodes=131072,mode=0755,mpol=interleave"
+        );
         assert!(TmpfsOptions::parse("uid=5").unwrap_err().contains("uid=5"));
         assert!(TmpfsOptions::parse("size").is_err());
         assert!(TmpfsOptions::parse("").is_err());

@@ -154,6 +154,11 @@ impl<R: BufRead> Archive<R> {
         self.body = self.body.saturating_sub(count as u64);
     }
 
+    /// Leaves the current member here: the rest of its data is elsewhere.
+    pub(super) fn break_off(&mut self) {
+        (self.body, self.padding) = (0, 0);
+    }
+
     fn skip_body(&mut self) -> anyhow::Result<()> {
         self.body += std::mem::take(&mut self.padding);
         loop {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ureq::config::Config;
 use ureq::http::{HeaderMap, StatusCode, Uri, header};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
@@ -19,10 +20,21 @@ const REDIRECTS: u32 = 5;
 /// compares it with all that has been received, the beginning of the image included.
 const BUFFER: usize = 128 * 1024;
 
-/// Makes requests to one mirror.
+/// Makes requests.
 pub(super) struct Client {
-    agent: Agent,
-    url: String,
+    config: Config,
+    resolve: Arc<dyn Resolve>,
+}
+
+/// The bytes that are asked for, where it is not the whole file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span<'a> {
+    /// The first byte's offset.
+    pub(super) from: u64,
+    /// The last byte's offset; none: to the end.
+    pub(super) last: Option<u64>,
+    /// The strong entity tag of the version that they must be of.
+    pub(super) strong: Option<&'a str>,
 }
 
 /// An answer with a body worth looking at.
@@ -58,9 +70,8 @@ impl fmt::Display for Refusal {
 }
 
 impl Client {
-    /// A client for `url` that gives up on a connection that is silent for `stall`.
-    pub(super) fn new(url: &str, stall: Duration, resolve: &Arc<dyn Resolve>) -> Self {
-        let secure = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+    /// A client that gives up on a connection that is silent for `stall`.
+    pub(super) fn new(stall: Duration, resolve: &Arc<dyn Resolve>) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -76,18 +87,24 @@ impl Client {
             .timeout_recv_response(Some(stall))
             .timeout_per_read(Some(stall))
             .build();
-        let names = Names { resolve: Arc::clone(resolve), secure };
-        Self { agent: Agent::with_parts(config, DefaultConnector::default(), names), url: url.to_owned() }
+        Self { config, resolve: Arc::clone(resolve) }
     }
 
-    /// Asks for the file, from byte `from` if it still is the version that `strong` names.
+    /// Asks for the file at `url`, or for a part of it.
     ///
     /// # Errors
     /// There is no 200, 206 or 416 with an unencoded body.
-    pub(super) fn get(&self, resume: Option<(u64, &str)>) -> Result<Response, Refusal> {
-        let mut request = self.agent.get(&self.url);
-        if let Some((from, strong)) = resume {
-            request = request.header(header::RANGE, format!("bytes={from}-")).header(header::IF_RANGE, strong);
+    pub(super) fn get(&self, url: &str, span: Option<Span<'_>>) -> Result<Response, Refusal> {
+        let secure = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+        let names = Names { resolve: Arc::clone(&self.resolve), secure };
+        let agent = Agent::with_parts(self.config.clone(), DefaultConnector::default(), names);
+        let mut request = agent.get(url);
+        if let Some(Span { from, last, strong }) = span {
+            let last = last.map(|last| last.to_string()).unwrap_or_default();
+            request = request.header(header::RANGE, format!("bytes={from}-{last}"));
+            if let Some(strong) = strong {
+                request = request.header(header::IF_RANGE, strong);
+            }
         }
         let response = request.call().map_err(refusal)?;
         let url = response.get_uri().to_string();
@@ -128,7 +145,7 @@ struct Names {
 }
 
 impl Resolver for Names {
-    fn resolve(&self, uri: &Uri, _: &ureq::config::Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let scheme = uri.scheme_str().unwrap_or_default();
         let default_port = match scheme {
             "https" => 443,
@@ -237,7 +254,7 @@ mod tests {
                 reason: ureq::Timeout::Resolve,
                 ..NextTimeout::default()
             };
-            match names.resolve(&uri.parse().unwrap(), &ureq::config::Config::default(), timeout) {
+            match names.resolve(&uri.parse().unwrap(), &Config::default(), timeout) {
                 Ok(addresses) => addresses[0].to_string(),
                 Err(error) => format!("{:?}", refusal(error)),
             }

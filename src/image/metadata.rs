@@ -147,6 +147,14 @@ impl Metadata {
 }
 
 impl Missed {
+    /// Counts what another thread counted.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.owners += other.owners;
+        self.setuid += other.setuid;
+        self.privileged_xattrs += other.privileged_xattrs;
+        self.user_xattrs += other.user_xattrs;
+    }
+
     /// One sentence for each kind, with its count.
     pub(super) fn sentences(&self) -> Vec<String> {
         [

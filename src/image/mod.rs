@@ -2,23 +2,35 @@
 
 mod acl;
 pub mod archive;
+mod choice;
+mod chunks;
+mod cut;
 mod decode;
 mod fetch;
+mod halt;
 mod header;
 mod http;
 pub mod manifest;
 mod metadata;
+mod mirrors;
+mod pages;
 mod path;
 mod pax;
 mod pipe;
+mod preflight;
 mod progress;
+mod published;
+mod range;
 mod resume;
 mod retry;
 mod root;
+mod small;
 mod sparse;
 mod stream;
+mod tree;
 pub mod trust;
 mod unpack;
+mod whole;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,8 +40,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::failure::{Advise as _, refuse};
-use fetch::Account;
-use retry::Patience;
+use crate::mounts::Needs;
+use mirrors::Mirrors;
+pub use preflight::Machine;
+use published::Published;
 use stream::Pass;
 pub use stream::hex;
 
@@ -84,6 +98,8 @@ pub struct Unpack {
     /// Set owners, device nodes and trusted xattrs; without it what an unprivileged user cannot
     /// do is skipped and counted.
     pub owners: bool,
+    /// How many threads unpack a published image; each takes a few MiB of memory.
+    pub workers: usize,
 }
 
 /// Turns a host name into addresses (stage 1 has no libc resolver to lean on).
@@ -107,6 +123,19 @@ pub enum Trust {
     Signed,
 }
 
+/// Which build of which image a manifest is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Build {
+    /// The image's name.
+    pub name: String,
+    /// The build's name.
+    pub build: String,
+    /// When it was published, RFC 3339.
+    pub created: String,
+    /// The URL of the manifest.
+    pub manifest: String,
+}
+
 /// What was learnt about the image on the way.
 #[derive(Clone, Debug, Serialize)]
 pub struct Facts {
@@ -122,6 +151,8 @@ pub struct Facts {
     pub entries: u64,
     /// sha256 of the file as served, lower-case hex.
     pub sha256: String,
+    /// A published image's build.
+    pub build: Option<Build>,
     /// How far it was verified.
     pub trust: Trust,
     /// How often the transfer was resumed or started again.
@@ -130,7 +161,7 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
-/// A root file system that passed every check that applies. Only [`install`] makes one, and only
+/// A root file system that passed every check that applies. Only [`Plan::install`] makes one, and only
 /// one of these can be switched to.
 #[derive(Debug)]
 pub struct VerifiedRoot {
@@ -159,31 +190,56 @@ pub struct Tally {
     pub retries: u32,
 }
 
-/// Streams the image into `root`, an empty directory, and verifies it; `tally` is filled in either way.
-///
-/// # Errors
-/// The image cannot be fetched within `settings.retry`, is damaged, incomplete, not an image, not
-/// the one that `settings.sha256` names, or does not fit. `root` then holds rubbish.
-pub fn install(sources: Sources<'_>, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
-    let mut account = Account { patience: Patience::new(sources.settings.retry), retries: 0, received: 0 };
-    let installed = passes(sources, unpack, root, &mut account);
-    *tally = Tally { bytes: account.received, retries: account.retries };
-    installed
+/// An image about to be installed. Of a published one everything but its bytes is known, and was verified.
+pub struct Plan<'a> {
+    sources: Sources<'a>,
+    mirrors: Mirrors<'a>,
+    published: Option<Published>,
 }
 
-/// As many passes as it takes.
-fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, account: &mut Account) -> anyhow::Result<VerifiedRoot> {
-    let settings = sources.settings;
+/// Finds out what is to be installed: a published image's manifest is fetched, verified and compared with the
+/// machine. Nothing is known of a plain image. `tally` is filled in either way.
+///
+/// # Errors
+/// The manifest cannot be fetched within `rootstream.retry=`, is not signed or otherwise not to be trusted, or the
+/// image is for another machine.
+pub fn plan<'a>(sources: Sources<'a>, machine: &Machine, tally: &mut Tally) -> anyhow::Result<Plan<'a>> {
+    let mirrors = Mirrors::new(sources);
+    let published = Published::find(sources, machine, &mirrors);
+    *tally = mirrors.tally();
+    Ok(Plan { sources, mirrors, published: published? })
+}
+
+impl Plan<'_> {
+    /// What the image needs of the file system that it is unpacked into, as far as it is known.
+    pub fn needs(&self) -> Needs {
+        self.published.as_ref().map(Published::needs).unwrap_or_default()
+    }
+
+    /// Streams the image into `root`, an empty directory, and verifies it; `tally` is filled in either way.
+    ///
+    /// # Errors
+    /// The image does not fit, cannot be fetched within `rootstream.retry=`, is damaged, incomplete, not an image, or
+    /// not the one that was asked for. `root` then holds rubbish.
+    pub fn install(&self, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
+        let installed = match &self.published {
+            Some(published) => published.install(&self.mirrors, unpack, root),
+            None => passes(self.sources, unpack, root, &self.mirrors),
+        };
+        *tally = self.mirrors.tally();
+        Ok(VerifiedRoot { path: root.to_owned(), facts: installed? })
+    }
+}
+
+/// As many passes over a plain image as it takes.
+fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Facts> {
     loop {
         let start = Instant::now();
-        match stream::pass(sources, unpack, root, account)? {
-            Pass::Complete(facts) => return Ok(VerifiedRoot { path: root.to_owned(), facts }),
+        match stream::pass(sources, unpack, root, mirrors)? {
+            Pass::Complete(facts) => return Ok(facts),
             Pass::Restart(why) => {
-                account.retries += 1;
-                let spent = account.patience.spent();
                 // What was fetched so far was in vain.
-                account.patience.charge(start.elapsed());
-                if spent >= settings.retry {
+                if !mirrors.begin_again(start.elapsed()) {
                     let todo = "serve each build under a name of its own, so that it never changes";
                     return Err(refuse(why, todo).context("the image changed too often while it was fetched"));
                 }

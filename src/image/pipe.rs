@@ -146,6 +146,18 @@ impl Drop for Writer {
     }
 }
 
+/// Closes a pipe from outside: both ends stop waiting.
+pub(super) struct Closer(Arc<Shared>);
+
+impl Closer {
+    /// Makes the next call at either end fail, and one that waits now.
+    pub(super) fn close(&self) {
+        self.0.lock().reader_gone = true;
+        self.0.to_writer.notify_all();
+        self.0.to_reader.notify_all();
+    }
+}
+
 /// The end that bytes come out of.
 pub(super) struct Reader {
     shared: Arc<Shared>,
@@ -154,6 +166,11 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// For another thread to close the pipe with, while this end may be waiting.
+    pub(super) fn closer(&self) -> Closer {
+        Closer(Arc::clone(&self.shared))
+    }
+
     fn rest(&self) -> &[u8] {
         self.block.as_ref().and_then(|block| block.bytes.get(self.at..block.filled)).unwrap_or_default()
     }
@@ -176,7 +193,7 @@ impl BufRead for Reader {
                 if state.finished {
                     break None;
                 }
-                if state.writer_gone {
+                if state.writer_gone || state.reader_gone {
                     return Err(io::Error::other(Gone));
                 }
                 state = self.shared.to_reader.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -240,6 +257,20 @@ mod tests {
         drop(writer);
         let error = anyhow::Error::new(reader.read_to_end(&mut Vec::new()).unwrap_err());
         assert!(is_consequence(&error.context("decoding")));
+    }
+
+    #[test]
+    fn a_closed_pipe_wakes_both_ends() {
+        let (mut writer, mut reader) = pipe(1);
+        let closer = reader.closer();
+        let reading = std::thread::spawn(move || {
+            let error = reader.read(&mut [0]).unwrap_err();
+            (is_consequence(&error.into()), reader)
+        });
+        closer.close();
+        let (consequence, _reader) = reading.join().unwrap();
+        assert!(consequence);
+        assert!(writer.space().is_err());
     }
 
     #[test]

@@ -86,6 +86,32 @@ pub(super) fn judge(have: u64, ours: &Version, answer: &Answer, same_server: boo
     }
 }
 
+/// What to do with an answer of a file whose every piece is checked against a digest of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// Go on after dropping this many bytes, which are ours already.
+    Skip(u64),
+    /// Ask again, for the whole file.
+    AskWhole(&'static str),
+    /// Another file has this name there: this many bytes long.
+    Other(u64),
+}
+
+/// Judges an answer when `have` bytes of a file of `size` bytes are ours, and each piece of it is checked later: any
+/// answer that covers what comes next will do.
+pub(super) fn fit(have: u64, size: u64, answer: &Answer) -> Fit {
+    let total = match answer {
+        Answer::Whole(version) | Answer::Part { version, .. } => version.total,
+        Answer::Useless(why) => return Fit::AskWhole(why),
+    };
+    match (answer, total) {
+        (_, Some(total)) if total != size => Fit::Other(total),
+        (Answer::Part { start, .. }, _) if *start > have => Fit::AskWhole("a part beyond what was asked for"),
+        (Answer::Part { start, .. }, _) => Fit::Skip(have - start),
+        _ => Fit::Skip(have),
+    }
+}
+
 /// Reads `bytes START-END/TOTAL`; START and TOTAL if it is one well-formed range.
 pub(super) fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
@@ -146,6 +172,27 @@ mod tests {
         ] {
             let verdict = judge(have, ours, &answer, same_server);
             assert!(matches!(verdict, Verdict::AskWhole(_)), "{have} {ours:?} {answer:?}: {verdict:?}");
+        }
+    }
+
+    // F24, F27
+    #[test]
+    fn any_answer_of_the_right_length_continues_what_is_checked_by_pieces() {
+        let part = |start, total| Answer::Part { start, version: Version { total, ..Version::default() } };
+        let whole = |total| Answer::Whole(Version { total, ..Version::default() });
+        for (have, answer, wanted) in [
+            (400, part(400, Some(1000)), Fit::Skip(0)),
+            (400, part(100, Some(1000)), Fit::Skip(300)),
+            (400, part(100, None), Fit::Skip(300)),
+            (0, part(0, Some(1000)), Fit::Skip(0)),
+            (400, whole(Some(1000)), Fit::Skip(400)),
+            (400, whole(None), Fit::Skip(400)),
+            (400, part(400, Some(999)), Fit::Other(999)),
+            (0, whole(Some(1001)), Fit::Other(1001)),
+            (400, part(401, Some(1000)), Fit::AskWhole("a part beyond what was asked for")),
+            (400, Answer::Useless("416"), Fit::AskWhole("416")),
+        ] {
+            assert_eq!(fit(have, 1000, &answer), wanted, "{have} {answer:?}");
         }
     }
 

@@ -7,7 +7,7 @@ const CAP: Duration = Duration::from_secs(30);
 /// The longest pause that a server's Retry-After is believed.
 const QUEUE_CAP: Duration = Duration::from_secs(300);
 /// A try that brought this much was not in vain: the next pause is short again.
-const WORTHWHILE: u64 = 1 << 20;
+pub(super) const WORTHWHILE: u64 = 1 << 20;
 
 /// What a failed try asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,18 +26,16 @@ pub(super) enum Pause {
 pub(super) struct Patience {
     budget: Duration,
     spent: Duration,
-    vain: u32,
 }
 
 impl Patience {
     pub(super) fn new(budget: Duration) -> Self {
-        Self { budget, spent: Duration::ZERO, vain: 0 }
+        Self { budget, spent: Duration::ZERO }
     }
 
-    /// Charges time that brought nothing; false once nothing is left.
-    pub(super) fn charge(&mut self, time: Duration) -> bool {
+    /// Charges time that brought nothing.
+    pub(super) fn charge(&mut self, time: Duration) {
         self.spent = self.spent.saturating_add(time);
-        self.spent < self.budget
     }
 
     /// Time charged so far.
@@ -45,14 +43,13 @@ impl Patience {
         self.spent
     }
 
-    /// The pause before the next try, or `None` when the budget is spent. `received` is what the
-    /// last try brought, `random` any number.
-    pub(super) fn pause(&mut self, pause: Pause, received: u64, random: u64) -> Option<Duration> {
+    /// The pause before this mirror's next try, or `None` when the budget is spent. `vain` is how often it
+    /// failed since it last brought something [`WORTHWHILE`], `random` any number.
+    pub(super) fn pause(&self, pause: Pause, vain: u32, random: u64) -> Option<Duration> {
         if self.spent >= self.budget {
             return None;
         }
-        self.vain = if received >= WORTHWHILE { 0 } else { self.vain.saturating_add(1) };
-        let step = 1u32.checked_shl(self.vain.saturating_sub(1)).unwrap_or(u32::MAX);
+        let step = 1u32.checked_shl(vain.saturating_sub(1)).unwrap_or(u32::MAX);
         let wanted = match pause {
             // Full jitter: a thousand nodes cut off at once must not come back at once.
             Pause::Backoff => fraction(Duration::from_millis(500).saturating_mul(step).min(CAP), random),
@@ -81,42 +78,36 @@ mod tests {
     // F18-20
     #[test]
     fn pauses_grow_to_the_cap_with_full_jitter() {
-        let mut patience = Patience::new(HOUR);
+        let patience = Patience::new(HOUR);
         let longest: Vec<u128> = [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]
-            .map(|longest| patience.pause(Pause::Backoff, 0, longest).unwrap().as_millis())
-            .into();
+            .into_iter()
+            .zip(1..)
+            .map(|(longest, vain)| patience.pause(Pause::Backoff, vain, longest).unwrap().as_millis())
+            .collect();
         assert_eq!(longest, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
-        assert_eq!(patience.pause(Pause::Backoff, 0, 0), Some(Duration::ZERO));
-        for _ in 0..100 {
-            assert!(patience.pause(Pause::Backoff, 0, u64::MAX).unwrap() <= CAP);
+        assert_eq!(patience.pause(Pause::Backoff, 9, 0), Some(Duration::ZERO));
+        for vain in 0..100 {
+            assert!(patience.pause(Pause::Backoff, vain, u64::MAX).unwrap() <= CAP);
         }
-    }
-
-    #[test]
-    fn progress_shortens_the_pause_again() {
-        let mut patience = Patience::new(HOUR);
-        for _ in 0..10 {
-            patience.pause(Pause::Backoff, 100, 7);
-        }
-        assert_eq!(patience.pause(Pause::Backoff, WORTHWHILE, 500), Some(Duration::from_millis(500)));
+        assert_eq!(patience.pause(Pause::Backoff, 0, 500), Some(Duration::from_millis(500)), "short after progress");
     }
 
     // F22
     #[test]
     fn a_queue_is_believed_within_limits() {
-        let mut patience = Patience::new(HOUR);
-        let ask = |patience: &mut Patience, seconds| patience.pause(Pause::Queued(Duration::from_secs(seconds)), 0, 9);
-        assert_eq!(ask(&mut patience, 20), Some(Duration::from_secs(20)));
-        assert_eq!(ask(&mut patience, 0), Some(Duration::from_secs(1)));
-        assert_eq!(ask(&mut patience, 1 << 40), Some(QUEUE_CAP));
+        let patience = Patience::new(HOUR);
+        let ask = |seconds| patience.pause(Pause::Queued(Duration::from_secs(seconds)), 1, 9);
+        assert_eq!(ask(20), Some(Duration::from_secs(20)));
+        assert_eq!(ask(0), Some(Duration::from_secs(1)));
+        assert_eq!(ask(1 << 40), Some(QUEUE_CAP));
     }
 
     #[test]
     fn the_budget_ends_it() {
         let mut patience = Patience::new(Duration::from_secs(10));
-        assert!(patience.charge(Duration::from_secs(9)));
-        assert_eq!(patience.pause(Pause::Queued(Duration::from_secs(60)), 0, 0), Some(Duration::from_secs(1)));
-        assert!(!patience.charge(Duration::from_secs(1)));
-        assert_eq!(patience.pause(Pause::Backoff, 0, 0), None);
+        patience.charge(Duration::from_secs(9));
+        assert_eq!(patience.pause(Pause::Queued(Duration::from_secs(60)), 1, 0), Some(Duration::from_secs(1)));
+        patience.charge(Duration::from_secs(1));
+        assert_eq!(patience.pause(Pause::Backoff, 1, 0), None);
     }
 }

@@ -23,6 +23,9 @@ pub(super) struct Root {
     /// Cleared on kernels before 5.6.
     openat2: Cell<bool>,
     kept: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    /// Whether no path may lead over a link, and missing directories are noted and closed to others.
+    canonical: bool,
+    made: Vec<Vec<u8>>,
 }
 
 fn directory_flags() -> OFlag {
@@ -36,13 +39,27 @@ impl Root {
     /// It cannot be opened.
     pub(super) fn open(path: &Path) -> nix::Result<Self> {
         let top = openat(AT_FDCWD, path, directory_flags(), Mode::empty())?;
-        Ok(Self { top: Rc::new(top), openat2: Cell::new(true), kept: HashMap::new() })
+        let kept = HashMap::new();
+        Ok(Self { top: Rc::new(top), openat2: Cell::new(true), kept, canonical: false, made: Vec::new() })
+    }
+
+    /// The same for an archive that has nothing below links, and declares every directory sooner or later.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(super) fn open_canonical(path: &Path) -> nix::Result<Self> {
+        Ok(Self { canonical: true, ..Self::open(path)? })
+    }
+
+    /// The directories that were made because something in them came first.
+    pub(super) fn into_made(self) -> Vec<Vec<u8>> {
+        self.made
     }
 
     /// The directory at `path`, symlinks on the way and at the end followed inside the root.
     ///
     /// # Errors
-    /// The kernel's; ENOENT and ENOTDIR when it is no directory.
+    /// The kernel's; ENOENT and ENOTDIR when it is no directory, ELOOP where links are not followed.
     pub(super) fn directory(&mut self, path: &[u8]) -> nix::Result<Rc<OwnedFd>> {
         if path.is_empty() {
             return Ok(Rc::clone(&self.top));
@@ -70,11 +87,13 @@ impl Root {
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         let mut parent = Rc::clone(&self.top);
         let mut start = 0;
-        let mode = Mode::from_bits_truncate(0o755);
+        // What is declared later gets its own mode then.
+        let mode = Mode::from_bits_truncate(if self.canonical { 0o700 } else { 0o755 });
         for end in ends.chain([path.len()]) {
             let component = path.get(start..end).unwrap_or_default();
             match mkdirat(&*parent, component, mode) {
                 // The umask may have taken bits off. The directory is new, so this follows no link.
+                Ok(()) if self.canonical => self.made.push(path.get(..end).unwrap_or_default().to_vec()),
                 Ok(()) => fchmodat(&*parent, component, mode, FchmodatFlags::FollowSymlink)?,
                 Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error),
@@ -92,9 +111,9 @@ impl Root {
 
     fn resolve(&self, path: &[u8]) -> nix::Result<OwnedFd> {
         if self.openat2.get() {
-            let how = OpenHow::new()
-                .flags(directory_flags())
-                .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+            let inside = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+            let straight = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+            let how = OpenHow::new().flags(directory_flags()).resolve(if self.canonical { straight } else { inside });
             match openat2(&*self.top, path, how) {
                 // Also refused by sandboxes that do not know the call.
                 Err(Errno::ENOSYS | Errno::EPERM) => self.openat2.set(false),
@@ -122,7 +141,7 @@ impl Root {
                 stack.push(found);
             } else if kind == SFlag::S_IFLNK {
                 links += 1;
-                if links > MOST_LINKS {
+                if self.canonical || links > MOST_LINKS {
                     return Err(Errno::ELOOP);
                 }
                 let target = readlinkat(&found, c"")?;
@@ -188,6 +207,23 @@ mod tests {
             assert_eq!(inode("host"), Err(Errno::ENOENT));
             assert_eq!(inode("file"), Err(Errno::ENOTDIR));
             assert_eq!(inode("a/b"), real("a/b"));
+        }
+    }
+
+    #[test]
+    fn a_canonical_path_leads_over_no_link() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(top.path().join("usr/lib")).unwrap();
+        symlink("usr/lib", top.path().join("lib")).unwrap();
+        for openat2 in [true, false] {
+            let mut root = Root::open_canonical(top.path()).unwrap();
+            root.openat2.set(openat2);
+            assert_eq!(root.directory(b"lib").map(drop), Err(Errno::ELOOP));
+            assert_eq!(root.directory_made(b"lib/x").map(drop), Err(Errno::ELOOP));
+            let new = if openat2 { "new" } else { "newer" };
+            root.directory_made(format!("usr/lib/{new}/x").as_bytes()).unwrap();
+            let made: Vec<String> = root.into_made().into_iter().map(|path| String::from_utf8(path).unwrap()).collect();
+            assert_eq!(made, [format!("usr/lib/{new}"), format!("usr/lib/{new}/x")]);
         }
     }
 

@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use nix::sys::statvfs::statvfs;
 
 use super::decode::{self, Format};
-use super::fetch::{Account, Fetch, Stop};
+use super::fetch::{Proof, Target};
+use super::mirrors::{Mirrors, Stop};
 use super::pipe::{self, Reader, Writer};
 use super::progress::{Progress, megabytes};
 use super::unpack;
@@ -31,7 +32,7 @@ pub(super) enum Pass {
 ///
 /// # Errors
 /// See [`super::install`].
-pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, account: &mut Account) -> anyhow::Result<Pass> {
+pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Pass> {
     let settings = sources.settings;
     let (to_decoder, from_server) = pipe::pipe(BLOCKS);
     let (to_unpacker, from_decoder) = pipe::pipe(BLOCKS);
@@ -39,8 +40,8 @@ pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, account: 
     let room = free_bytes(root).with_context(|| format!("asking how much room {} has", root.display()))?;
     let (fetched, decoded, unpacked) = thread::scope(|scope| {
         scope.spawn(|| progress.show());
-        let fetch = Fetch::new(sources, &progress, account, to_decoder, room);
-        let fetching = scope.spawn(|| fetch.run());
+        let target = Target { progress: &progress, out: to_decoder, room };
+        let fetching = scope.spawn(|| mirrors.stream(&settings.urls, Proof::Stream, target));
         let decoding = scope.spawn(|| decode(from_server, to_unpacker));
         let unpacked = unpack::unpack(from_decoder, root, options);
         let decoded = decoding.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the decoder panicked")));
@@ -64,10 +65,11 @@ pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, account: 
         (Ok(format), Ok(unpacked)) => (format, unpacked),
     };
     let fetched = fetched.context("the transfer ended without a reason").with_context(installing)?;
-    let sha256 = hex(&fetched.sha256);
+    let digest = fetched.sha256.context("the stream was not digested").with_context(installing)?;
+    let sha256 = hex(&digest);
     let trust = match settings.sha256 {
         None => Trust::None,
-        Some(wanted) if wanted == fetched.sha256 => Trust::Digest,
+        Some(wanted) if wanted == digest => Trust::Digest,
         Some(wanted) => {
             let what = format!("the image's sha256 is {sha256}, not {}", hex(&wanted));
             let todo = "correct rootstream.sha256=, or publish the image that it belongs to";
@@ -86,8 +88,9 @@ pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, account: 
         unpacked: unpacked.bytes,
         entries: unpacked.entries,
         sha256,
+        build: None,
         trust,
-        retries: account.retries,
+        retries: mirrors.tally().retries,
         warnings: unpacked.warnings,
     }))
 }

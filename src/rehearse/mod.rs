@@ -13,7 +13,7 @@ use crate::cmdline::{self, Config};
 use crate::failure::{Advise, Failure, refuse};
 use crate::handover;
 use crate::image::trust::Keys;
-use crate::image::{Anchors, Resolve, Sources, Unpack};
+use crate::image::{Anchors, Machine, Resolve, Sources, Unpack};
 use crate::log::StderrLog;
 use crate::net::{self, Network};
 use crate::report::Record;
@@ -105,10 +105,16 @@ fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {
 
 fn image(options: &Options, config: &Config, network: Option<&Network>, record: &mut Record) -> Result<(), Stop> {
     let resolver: Arc<dyn Resolve> = network.map_or_else(|| Arc::new(HostNames) as _, Network::resolver);
-    let unpack = Unpack { owners: !options.no_owners };
+    let unpack = Unpack { owners: !options.no_owners, workers: options.workers.unwrap_or_else(boot::workers) };
     let anchors = Anchors { keys: Keys::read(&options.keys).or_exit(USAGE)? };
     let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &resolver };
-    let root = record.step("image", |record| boot::install(sources, unpack, &options.root, record)).or_exit(REFUSED)?;
+    let machine = Machine { release: options.kernel.clone(), arch: options.arch.clone() };
+    let root = record
+        .step("image", |record| {
+            let plan = boot::plan(sources, &machine, record)?;
+            boot::install(&plan, unpack, &options.root, record)
+        })
+        .or_exit(REFUSED)?;
     let image_arch = handover::check_init(root.path(), &config.init, &root.facts().url).or_exit(NO_INIT)?;
     handover::check_mount_points(root.path(), &root.facts().url).or_exit(REFUSED)?;
     record.checks = Checks::compare(root.path(), image_arch, options.kernel.as_deref(), options.arch.as_deref());

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use lexopt::prelude::*;
 
 pub(super) const USAGE: &str =
@@ -23,6 +23,7 @@ usage: init rehearse --root DIR --cmdline 'PARAMETERS' [OPTIONS]
   --kernel RELEASE refuse an image without modules for this kernel
   --arch ARCH      refuse an image for another architecture than this (x86_64, aarch64, …)
   --key FILE       a public key that the initramfs would hold; may be given several times
+  --workers N      threads that unpack a published image, instead of one for each processor
   --json           the record as one JSON object
   --help           this text
 
@@ -45,6 +46,7 @@ pub(super) struct Options {
     pub(super) kernel: Option<String>,
     pub(super) arch: Option<String>,
     pub(super) keys: Vec<PathBuf>,
+    pub(super) workers: Option<usize>,
     pub(super) json: bool,
 }
 
@@ -66,6 +68,11 @@ impl Options {
                 Long("kernel") => options.kernel = Some(parser.value()?.string()?),
                 Long("arch") => options.arch = Some(parser.value()?.string()?),
                 Long("key") => options.keys.push(PathBuf::from(parser.value()?)),
+                Long("workers") => {
+                    let count: usize = parser.value()?.parse()?;
+                    ensure!((1..=64).contains(&count), "--workers takes 1 to 64");
+                    options.workers = Some(count);
+                }
                 Long("json") => options.json = true,
                 Long("help") | Short('h') => return Ok(None),
                 other => return Err(other.unexpected().into()),
@@ -99,6 +106,7 @@ mod tests {
     fn mistakes_are_named() {
         let message = |words: &[&str]| format!("{:#}", parse(words).unwrap_err());
         assert!(message(&["--root", "/x"]).contains("both needed"));
+        assert!(message(&["--workers", "0"]).contains("1 to 64"));
         assert!(message(&["--rot", "/x"]).contains("--rot"));
         assert_eq!(parse(&["--help"]).unwrap(), None);
     }

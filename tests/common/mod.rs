@@ -1,12 +1,17 @@
 //! What the tests of the image engine share.
 
+// Not every test uses all of it.
+#![allow(dead_code)]
+
+pub(crate) mod published;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rootstream::cmdline::Config;
-use rootstream::image::{self, Anchors, Resolve, Settings, Sources, Unpack, VerifiedRoot};
+use rootstream::image::{self, Anchors, Machine, Resolve, Settings, Sources, Tally, Unpack, VerifiedRoot};
 
 /// Knows one name, `localhost`.
 #[derive(Debug)]
@@ -29,10 +34,21 @@ pub(crate) fn settings(urls: &[String]) -> Settings {
     }
 }
 
-/// `image::install` with a resolver for tests.
+/// Installs an image with a resolver for tests.
 pub(crate) fn install(settings: &Settings, owners: bool, root: &Path) -> anyhow::Result<VerifiedRoot> {
+    install_by(settings, owners, 2, root)
+}
+
+/// The same with a number of workers.
+pub(crate) fn install_by(
+    settings: &Settings,
+    owners: bool,
+    workers: usize,
+    root: &Path,
+) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
     let anchors = Anchors::default();
     let sources = Sources { settings, anchors: &anchors, resolver: &resolver };
-    image::install(sources, Unpack { owners }, root, &mut image::Tally::default())
+    let (machine, mut tally) = (Machine::default(), Tally::default());
+    image::plan(sources, &machine, &mut tally)?.install(Unpack { owners, workers }, root, &mut tally)
 }

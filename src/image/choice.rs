@@ -1,0 +1,148 @@
+//! Which mirror is asked next. No I/O, no clock, no random numbers: times are since any fixed moment.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+/// What is known about one mirror.
+#[derive(Clone, Debug, Default)]
+struct Mirror {
+    /// Not to be asked before this.
+    ready: Duration,
+    /// Failures since it last brought something worthwhile.
+    vain: u32,
+    /// No further try can help.
+    given_up: bool,
+    /// Bytes per second, once measured.
+    rate: Option<u64>,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pick {
+    /// Ask this mirror.
+    Now(usize),
+    /// Wait until then, and pick again.
+    Wait(Duration),
+    /// Every mirror is given up.
+    Nobody,
+}
+
+/// The mirrors and how they did.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
+    mirrors: Vec<Mirror>,
+    /// The one that is kept as long as it does well.
+    current: usize,
+}
+
+impl Choice {
+    /// `random` decides where to begin, so that nodes spread over the mirrors.
+    pub(super) fn new(count: usize, random: u64) -> Self {
+        let start = usize::try_from(random % (count.max(1) as u64)).unwrap_or(0);
+        Self { mirrors: vec![Mirror::default(); count], current: start }
+    }
+
+    /// The next mirror of those that `allowed` names: the current one while it does well, otherwise the one with the
+    /// fewest failures, the fastest of them, where one that was never measured counts as fast. Those in `avoid` come last.
+    pub(super) fn pick(&self, now: Duration, allowed: impl Fn(usize) -> bool, avoid: &[usize]) -> Pick {
+        let usable = |(index, mirror): &(usize, &Mirror)| !mirror.given_up && allowed(*index);
+        let count = self.mirrors.len();
+        let rank = |(index, mirror): &(usize, &Mirror)| {
+            let kept = *index == self.current && mirror.vain == 0;
+            let distance = (index + count - self.current) % count.max(1);
+            (avoid.contains(index), mirror.vain, !kept, Reverse(mirror.rate.unwrap_or(u64::MAX)), distance)
+        };
+        let usable = || self.mirrors.iter().enumerate().filter(usable);
+        let ready = usable().filter(|(_, mirror)| mirror.ready <= now).min_by_key(rank);
+        match (ready, usable().map(|(_, mirror)| mirror.ready).min()) {
+            (Some((index, _)), _) => Pick::Now(index),
+            (None, Some(time)) => Pick::Wait(time),
+            (None, None) => Pick::Nobody,
+        }
+    }
+
+    /// It is being asked, and stays the current one.
+    pub(super) fn begin(&mut self, index: usize) {
+        self.current = index;
+    }
+
+    /// It brought something worthwhile.
+    pub(super) fn worked(&mut self, index: usize) {
+        if let Some(mirror) = self.mirrors.get_mut(index) {
+            mirror.vain = 0;
+        }
+    }
+
+    /// It failed. Returns how often it has since it last worked.
+    pub(super) fn failed(&mut self, index: usize) -> u32 {
+        self.mirrors.get_mut(index).map_or(1, |mirror| {
+            mirror.vain = mirror.vain.saturating_add(1);
+            mirror.vain
+        })
+    }
+
+    /// It is not asked before `time`.
+    pub(super) fn rest(&mut self, index: usize, time: Duration) {
+        if let Some(mirror) = self.mirrors.get_mut(index) {
+            mirror.ready = time;
+        }
+    }
+
+    /// It is never asked again.
+    pub(super) fn give_up(&mut self, index: usize) {
+        if let Some(mirror) = self.mirrors.get_mut(index) {
+            mirror.given_up = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pick(choice: &Choice, now: Duration) -> Pick {
+        choice.pick(now, |_| true, &[])
+    }
+
+    #[test]
+    fn nodes_spread_and_stay() {
+        for random in 0..7 {
+            let choice = Choice::new(3, random);
+            assert_eq!(pick(&choice, SECOND), Pick::Now(random as usize % 3));
+        }
+        assert_eq!(pick(&Choice::new(0, 5), SECOND), Pick::Nobody);
+    }
+
+    // F18-20, F22
+    #[test]
+    fn a_mirror_that_fails_rests_while_the_others_are_asked() {
+        let mut choice = Choice::new(3, 0);
+        for (index, rest) in [(0, 9), (1, 4), (2, 6)] {
+            assert_eq!(pick(&choice, SECOND), Pick::Now(index));
+            choice.begin(index);
+            assert_eq!(choice.failed(index), 1);
+            choice.rest(index, rest * SECOND);
+        }
+        assert_eq!(pick(&choice, SECOND), Pick::Wait(4 * SECOND));
+        assert_eq!(pick(&choice, 4 * SECOND), Pick::Now(1));
+        choice.begin(1);
+        choice.worked(1);
+        assert_eq!(pick(&choice, 60 * SECOND), Pick::Now(1), "kept while it does well");
+    }
+
+    // F33
+    #[test]
+    fn others_come_before_those_that_brought_damage() {
+        let mut choice = Choice::new(3, 1);
+        assert_eq!(choice.pick(SECOND, |_| true, &[1]), Pick::Now(2));
+        choice.give_up(2);
+        assert_eq!(choice.pick(SECOND, |_| true, &[1]), Pick::Now(0));
+        assert_eq!(choice.pick(SECOND, |_| true, &[0, 1]), Pick::Now(1));
+        assert_eq!(choice.pick(SECOND, |index| index == 0, &[0, 1]), Pick::Now(0), "the only one asked for");
+        choice.give_up(0);
+        choice.give_up(1);
+        assert_eq!(pick(&choice, SECOND), Pick::Nobody);
+    }
+}

@@ -1,0 +1,223 @@
+//! Small files, pieces and checked streams from servers that fail.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rootstream_lab::faulty::{Request, Server, answer, head};
+
+use super::super::fetch::{Fetched, Proof, Target};
+use super::super::halt::Halt;
+use super::super::pipe;
+use super::super::progress::Progress;
+use super::super::range::Piece;
+use super::super::small::{Found, Need};
+use super::super::{Anchors, Resolve, Settings, Sources};
+use super::{Mirrors, Stop};
+use crate::cmdline::Config;
+use crate::failure::Failure;
+
+#[derive(Debug)]
+struct Nobody;
+
+impl Resolve for Nobody {
+    fn resolve(&self, _: &str, _: u16) -> anyhow::Result<Vec<SocketAddr>> {
+        anyhow::bail!("nobody knows")
+    }
+}
+
+/// Lends mirrors of these URLs, in this order of preference, with little patience.
+fn with_mirrors<T>(urls: &[String], test: impl FnOnce(&Mirrors<'_>) -> T) -> T {
+    let settings = Settings {
+        urls: urls.to_vec(),
+        stall: Duration::from_secs(4),
+        retry: Duration::from_secs(2),
+        ..Config::default().image
+    };
+    let resolver: Arc<dyn Resolve> = Arc::new(Nobody);
+    let anchors = Anchors::default();
+    test(&Mirrors::new(Sources { settings: &settings, anchors: &anchors, resolver: &resolver }))
+}
+
+fn serve(answer: impl Fn(&Request, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Server {
+    Server::start(answer).unwrap()
+}
+
+fn gone() -> String {
+    let url = serve(|_, _| Ok(())).url("/");
+    thread::sleep(Duration::from_millis(50));
+    url
+}
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|index| (index % 251) as u8).collect()
+}
+
+/// Streams a file of `size` checked bytes.
+fn stream(mirrors: &Mirrors<'_>, urls: &[String], size: u64) -> (Result<Fetched, Stop>, Vec<u8>) {
+    let (out, mut from) = pipe::pipe(3);
+    let progress = Progress::default();
+    thread::scope(|scope| {
+        let target = Target { progress: &progress, out, room: u64::MAX };
+        let fetching = scope.spawn(|| mirrors.stream(urls, Proof::Chunks { size }, target));
+        let mut received = Vec::new();
+        let _ = from.read_to_end(&mut received);
+        (fetching.join().unwrap(), received)
+    })
+}
+
+fn why(stop: Stop) -> String {
+    Failure::from_error(&stop.into_error()).to_string()
+}
+
+/// Answers like a good server, without any entity tag.
+fn good(request: &Request, stream: &mut TcpStream, body: &[u8], most: usize) -> io::Result<()> {
+    let range = request.headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let Some((from, last)) = range else {
+        head(stream, "200 OK", &[], Some(body.len()))?;
+        return stream.write_all(&body[..body.len().min(most)]);
+    };
+    let from: usize = from.parse().unwrap();
+    let last: usize = last.parse().unwrap_or(body.len() - 1);
+    let range = format!("bytes {from}-{last}/{}", body.len());
+    head(stream, "206 Partial Content", &[("Content-Range", &range)], Some(last + 1 - from))?;
+    stream.write_all(&body[from..(last + 1).min(from.saturating_add(most))])
+}
+
+// F24
+#[test]
+fn checked_pieces_are_joined_without_tags_and_across_mirrors() {
+    let body = bytes(1_000_000);
+    let (copy, third) = (body.clone(), body.clone());
+    let first = serve(move |request, stream| good(request, stream, &copy, 300_000));
+    // Ignores ranges, says no length and cuts.
+    let second = serve(move |request, stream| {
+        head(stream, "200 OK", &[], None)?;
+        stream.write_all(&third[..if request.number > 0 { third.len() } else { 700_000 }])
+    });
+    let urls = [first.url("/f"), second.url("/f")];
+    with_mirrors(&urls, |mirrors| {
+        let (fetched, received) = stream(mirrors, &urls, 1_000_000);
+        let fetched = fetched.unwrap();
+        assert_eq!((fetched.bytes, fetched.sha256), (1_000_000, None));
+        assert!(received == body);
+        let givers: Vec<_> = [0, 299_999, 300_000].map(|offset| mirrors.giver(offset)).into();
+        assert_eq!(givers, [Some(0), Some(0), Some(1)]);
+        assert_eq!(mirrors.tally().bytes, 1_000_000);
+    });
+    assert!(second.requests()[0].headers["range"] == "bytes=300000-");
+    assert!(!second.requests()[0].headers.contains_key("if-range"));
+}
+
+// F27
+#[test]
+fn a_mirror_with_a_file_of_another_length_is_given_up() {
+    let body = bytes(400_000);
+    let (copy, longer) = (body.clone(), bytes(400_001));
+    let other = serve(move |request, stream| good(request, stream, &longer, usize::MAX));
+    let right = serve(move |request, stream| good(request, stream, &copy, usize::MAX));
+    let urls = [other.url("/f"), right.url("/f")];
+    with_mirrors(&urls, |mirrors| {
+        let (fetched, received) = stream(mirrors, &urls, 400_000);
+        assert_eq!(fetched.unwrap().url, urls[1]);
+        assert!(received == body);
+    });
+    assert_eq!(other.requests().len(), 1);
+    with_mirrors(&urls[..1], |mirrors| {
+        let message = why(stream(mirrors, &urls[..1], 400_000).0.unwrap_err());
+        assert!(message.contains("400001 bytes instead of 400000") && message.contains(&urls[0]), "{message}");
+    });
+}
+
+#[test]
+fn a_file_that_stays_too_short_is_an_error() {
+    let server = serve(|_, stream| {
+        head(stream, "200 OK", &[], None)?;
+        stream.write_all(&bytes(1000))
+    });
+    let urls = [server.url("/f")];
+    with_mirrors(&urls, |mirrors| {
+        let message = why(stream(mirrors, &urls, 1001).0.unwrap_err());
+        assert!(message.contains("beyond byte 1000"), "{message}");
+    });
+}
+
+#[test]
+fn a_small_file_comes_whole_from_whoever_has_it() {
+    let server = serve(|request, stream| match request.path.as_str() {
+        "/cut" if request.number == 0 => {
+            head(stream, "200 OK", &[], Some(10))?;
+            stream.write_all(b"1234")
+        }
+        "/busy" if request.number == 0 => answer(stream, "503 Service Unavailable", &[("Retry-After", "1")], b""),
+        "/endless" => {
+            head(stream, "200 OK", &[], None)?;
+            stream.write_all(&bytes(100_000))
+        }
+        "/none" => answer(stream, "404 Not Found", &[], b"<html>"),
+        _ => answer(stream, "200 OK", &[], b"1234567890"),
+    });
+    let ask = |urls: &[String], only, need| with_mirrors(urls, |mirrors| mirrors.small(urls, only, 10, need));
+    for path in ["/f", "/cut"] {
+        let Found::Here(small) = ask(&[gone(), server.url(path)], None, Need::Must).unwrap() else { panic!("{path}") };
+        assert_eq!((small.bytes.as_slice(), small.mirror), (&b"1234567890"[..], 1));
+    }
+    for need in [Need::Must, Need::May] {
+        let urls = [server.url("/none"), server.url("/f")];
+        assert!(matches!(ask(&urls, None, need).unwrap(), Found::Here(small) if small.mirror == 1));
+    }
+    let urls = [server.url("/none"), server.url("/f")];
+    assert!(matches!(ask(&urls, Some(0), Need::May).unwrap(), Found::Absent(status) if status == 404));
+    let before = server.requests().len();
+    let error = Failure::from_error(&ask(&urls, Some(0), Need::Must).unwrap_err()).to_string();
+    assert!(error.contains("404") && error.contains("/none"), "{error}");
+    assert!((2..5).contains(&(server.requests().len() - before)), "slowly, but more than once");
+    for path in ["/endless", "/f2"] {
+        let urls = [server.url(path)];
+        let error = with_mirrors(&urls, |mirrors| mirrors.small(&urls, None, 9, Need::May)).unwrap_err();
+        assert!(format!("{error:#}").contains("longer than 9 bytes"), "{error:#}");
+    }
+}
+
+// F22
+#[test]
+fn a_small_file_waits_in_the_queue() {
+    let server = serve(|request, stream| match request.number {
+        0 => answer(stream, "503 Service Unavailable", &[("Retry-After", "1")], b""),
+        _ => answer(stream, "200 OK", &[], b"here"),
+    });
+    let (start, urls) = (Instant::now(), [server.url("/f")]);
+    with_mirrors(&urls, |mirrors| mirrors.small(&urls, None, 10, Need::May)).unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+// F33
+#[test]
+fn a_piece_comes_again_and_rather_from_elsewhere() {
+    let body = bytes(500_000);
+    let (copy, other) = (body.clone(), body.clone());
+    let first = serve(move |request, stream| good(request, stream, &copy, usize::MAX));
+    let ignores_ranges = serve(move |_, stream| answer(stream, "200 OK", &[], &other));
+    let urls = [first.url("/f"), ignores_ranges.url("/f")];
+    let mut piece = vec![0; 1000];
+    let ask = |urls: &[String], avoid: &[usize], total, into: &mut [u8]| {
+        let piece = Piece { urls, total, offset: 123_456, avoid };
+        with_mirrors(urls, |mirrors| mirrors.range(piece, &Halt::default(), into))
+    };
+    for (avoid, from) in [(&[][..], 0), (&[0], 1), (&[1], 0), (&[0, 1], 0)] {
+        piece.fill(0);
+        assert_eq!(ask(&urls, avoid, 500_000, &mut piece).unwrap(), from, "{avoid:?}");
+        assert!(piece == body[123_456..124_456], "{avoid:?}");
+    }
+    assert_eq!(first.requests()[0].headers["range"], "bytes=123456-124455");
+    let message = why(ask(&urls, &[], 500_001, &mut piece).unwrap_err());
+    assert!(message.contains("500000 bytes instead of 500001"), "{message}");
+    // Nobody is asked who would not hear the answer.
+    let (urls, halt, start) = ([gone()], Halt::default(), Instant::now());
+    halt.set();
+    let piece = Piece { urls: &urls, total: 9, offset: 1, avoid: &[] };
+    let stopped = with_mirrors(&urls, |mirrors| mirrors.range(piece, &halt, &mut [0; 5]));
+    assert!(matches!(stopped, Err(Stop::Gone)) && start.elapsed() < Duration::from_secs(1));
+}

@@ -1,0 +1,82 @@
+//! A piece of a file, fetched again because the first copy was damaged.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use super::halt::Halt;
+use super::http::{Response, Span};
+use super::mirrors::{Ask, Fault, Mirrors, Stop, Work};
+use super::pipe::Gone;
+use super::resume::{Fit, fit};
+use super::retry::Pause;
+
+/// Which piece of which file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece<'a> {
+    /// The file's URL on each mirror, in the order of `rootstream.image=`.
+    pub(super) urls: &'a [String],
+    /// Its length.
+    pub(super) total: u64,
+    /// Where the piece begins.
+    pub(super) offset: u64,
+    /// Mirrors that brought it damaged: asked last.
+    pub(super) avoid: &'a [usize],
+}
+
+impl Mirrors<'_> {
+    /// Fills `into` with a piece of a file, by one request at a time, and says which mirror it came from. Whether it
+    /// is sound is for the caller to check.
+    ///
+    /// # Errors
+    /// `halt` was set, or no mirror has it within `rootstream.retry=`.
+    pub(super) fn range(&self, piece: Piece<'_>, halt: &Halt, into: &mut [u8]) -> Result<usize, Stop> {
+        let ask = Ask { urls: piece.urls, only: None, avoid: piece.avoid };
+        self.go(ask, &mut Request { mirrors: self, piece, halt, into })
+    }
+}
+
+struct Request<'a> {
+    mirrors: &'a Mirrors<'a>,
+    piece: Piece<'a>,
+    halt: &'a Halt,
+    into: &'a mut [u8],
+}
+
+impl Work for Request<'_> {
+    type Done = usize;
+
+    fn attempt(&mut self, mirror: usize, url: &str) -> Result<usize, Fault> {
+        let (from, total) = (self.piece.offset, self.piece.total);
+        let last = from.saturating_add(self.into.len() as u64).saturating_sub(1);
+        let ranged = self.mirrors.has_ranges(mirror);
+        let span = ranged.then_some(Span { from, last: Some(last), strong: None });
+        let Response { answer, mut body, .. } = self.mirrors.client.get(url, span)?;
+        let skip = match fit(from, total, &answer) {
+            Fit::Skip(skip) => skip,
+            Fit::AskWhole(why) if ranged => return Err(Fault::AskWhole(why)),
+            Fit::AskWhole(why) => return Err(Fault::Passing(Pause::Backoff, format!("useless answer: {why}"))),
+            Fit::Other(bytes) => return Err(Fault::Hopeless(another(bytes, total))),
+        };
+        let broke = |error| Fault::Passing(Pause::Backoff, format!("the transfer broke: {error}"));
+        std::io::copy(&mut body.by_ref().take(skip), &mut std::io::sink()).map_err(broke)?;
+        body.read_exact(self.into).map_err(broke)?;
+        Ok(mirror)
+    }
+
+    fn have(&self) -> u64 {
+        0
+    }
+
+    fn news(&self) -> Option<Instant> {
+        None
+    }
+
+    fn wait(&mut self, time: Duration, _: &str) -> Result<(), Gone> {
+        self.halt.sleep(time)
+    }
+}
+
+/// Why a file of another length is no use.
+pub(super) fn another(bytes: u64, wanted: u64) -> String {
+    format!("the file there has {bytes} bytes instead of {wanted}: it is another build's, or cut")
+}

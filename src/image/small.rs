@@ -1,0 +1,105 @@
+//! A small file, whole and in memory: a manifest, a signature, a pointer.
+
+use std::io::Read as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ureq::http::StatusCode;
+
+use super::http::Refusal;
+use super::mirrors::{Ask, Fault, Mirrors, Work};
+use super::pipe::Gone;
+use super::resume::Answer;
+use super::retry::Pause;
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Small {
+    /// All of it.
+    pub(super) bytes: Vec<u8>,
+    /// The mirror's place in `rootstream.image=`.
+    pub(super) mirror: usize,
+}
+
+/// What became of a request for one.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// It is there.
+    Here(Small),
+    /// Each mirror that answers says that it has no such file.
+    Absent(StatusCode),
+}
+
+/// What it means that a server has no such file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It may come yet: ask again, slowly, and fail in the end.
+    Must,
+    /// That is an answer.
+    May,
+}
+
+impl Mirrors<'_> {
+    /// Fetches a file of at most `limit` bytes. `urls` are its names on each mirror; with `only`, that mirror alone is
+    /// asked. Passing faults are tried again as long as `rootstream.retry=` allows.
+    ///
+    /// # Errors
+    /// It cannot be had, or is longer.
+    pub(super) fn small(&self, urls: &[String], only: Option<usize>, limit: u64, need: Need) -> anyhow::Result<Found> {
+        let ask = Ask { urls, only, avoid: &[] };
+        let untried = (0..urls.len()).filter(|mirror| ask.allows(*mirror)).collect();
+        let mut request = Request { mirrors: self, limit, need, untried };
+        self.go(ask, &mut request).map_err(super::mirrors::Stop::into_error)
+    }
+}
+
+struct Request<'a> {
+    mirrors: &'a Mirrors<'a>,
+    limit: u64,
+    need: Need,
+    untried: Vec<usize>,
+}
+
+impl Work for Request<'_> {
+    type Done = Found;
+
+    fn attempt(&mut self, mirror: usize, url: &str) -> Result<Found, Fault> {
+        self.untried.retain(|untried| *untried != mirror);
+        let response = match self.mirrors.client.get(url, None) {
+            Err(Refusal::Status(status)) if self.need == Need::May && self.untried.is_empty() => {
+                return Ok(Found::Absent(status));
+            }
+            response => response?,
+        };
+        let Answer::Whole(version) = &response.answer else {
+            return Err(Fault::Passing(Pause::Backoff, "a part, which was not asked for".to_owned()));
+        };
+        let too_long = || Fault::Hopeless(format!("it is longer than {} bytes", self.limit));
+        if version.total.is_some_and(|total| total > self.limit) {
+            return Err(too_long());
+        }
+        let mut bytes = Vec::new();
+        let read = response.body.take(self.limit + 1).read_to_end(&mut bytes);
+        read.map_err(|error| Fault::Passing(Pause::Backoff, format!("the transfer broke: {error}")))?;
+        if bytes.len() as u64 > self.limit {
+            return Err(too_long());
+        }
+        if version.total.is_some_and(|total| total != bytes.len() as u64) {
+            return Err(Fault::Passing(Pause::Backoff, "the answer ended early".to_owned()));
+        }
+        Ok(Found::Here(Small { bytes, mirror }))
+    }
+
+    fn have(&self) -> u64 {
+        0
+    }
+
+    fn news(&self) -> Option<Instant> {
+        None
+    }
+
+    fn wait(&mut self, time: Duration, _: &str) -> Result<(), Gone> {
+        thread::sleep(time);
+        Ok(())
+    }
+}

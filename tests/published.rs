@@ -1,0 +1,270 @@
+//! Published images: chunks in any order, from servers and manifests that are not always what they should be. Needs
+//! root, as stage 1 has it.
+
+// clippy.toml allows these inside test functions only; a test's helpers are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use common::published::{Image, from_store, from_store_at_most, publish, zstd};
+use rootstream::failure::Failure;
+use rootstream::image::manifest::{Digest, Media};
+use rootstream::image::{Settings, Trust, VerifiedRoot};
+use rootstream_lab::faulty::Server;
+use rootstream_lab::tree::compare_trees;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+/// Bytes that do not compress, different for each seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut step = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..length).map(|_| step()).collect()
+}
+
+/// A tree with what matters to chunks: files of all sizes around them, holes, links, closed directories.
+fn tree() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for path in ["etc", "usr/lib/deep/er", "usr/bin", "closed/inner", "empty"] {
+        fs::create_dir_all(at(path)).unwrap();
+    }
+    for (index, size) in [0, 1, 511, 512, 513, 4096, 30_000, 32_768, 65_536, 131_072, 200_000].into_iter().enumerate() {
+        fs::write(at(&format!("usr/lib/deep/er/f{index}")), noise(index as u64, size)).unwrap();
+    }
+    let mut holes = vec![0; 300_000];
+    holes[150_000..150_010].fill(7);
+    fs::write(at("usr/lib/holes"), &holes).unwrap();
+    fs::write(at("usr/lib/ends-in-zeros"), [noise(50, 70_000), vec![0; 90_000]].concat()).unwrap();
+    fs::write(at("usr/bin/setuid"), noise(60, 150_000)).unwrap();
+    fs::set_permissions(at("usr/bin/setuid"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::hard_link(at("usr/bin/setuid"), at("closed/inner/again")).unwrap();
+    fs::hard_link(at("usr/bin/setuid"), at("a-name-before-it")).unwrap();
+    symlink("usr/lib", at("lib")).unwrap();
+    for name in 0..40 {
+        fs::write(at(&format!("etc/{name}")), noise(name, 3000)).unwrap();
+    }
+    fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o555)).unwrap();
+    xattr::set(at("usr/bin/setuid"), "trusted.of", b"value").unwrap();
+    folder
+}
+
+/// An archive that is canonical but for the `./` before its names, which is taken off.
+fn archive(tree: &Path) -> Vec<u8> {
+    let options = ["-c", "--format=pax", "--sort=name", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-C"];
+    let output = Command::new("tar").args(options).arg(tree).arg(".").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn serve(store: HashMap<String, Vec<u8>>) -> Server {
+    Server::start(move |request, stream| from_store(&store, request, stream)).unwrap()
+}
+
+fn install_with(settings: &Settings, workers: usize) -> anyhow::Result<(TempDir, VerifiedRoot)> {
+    let root = tempfile::tempdir()?;
+    let verified = common::install_by(settings, true, workers, root.path())?;
+    Ok((root, verified))
+}
+
+fn install(server: &Server, workers: usize) -> anyhow::Result<(TempDir, VerifiedRoot)> {
+    install_with(&common::settings(&[server.url("/c/b.json")]), workers)
+}
+
+fn refusal(image: &Image) -> String {
+    let server = serve(image.store());
+    Failure::from_error(&install(&server, 2).expect_err("an image that must be refused")).to_string()
+}
+
+fn assert_same(expected: &Path, root: &Path) {
+    let differences = compare_trees(expected, root).unwrap();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn any_number_of_workers_makes_the_tree_that_was_published() {
+    let tree = tree();
+    let archive = archive(tree.path());
+    for (media, most) in [(Media::TarZstd, 32_768), (Media::TarGzip, 100_000), (Media::TarZstd, 4 << 20)] {
+        let server = serve(publish(&archive, media, most).store());
+        for workers in [1, 2, 8] {
+            let (root, verified) = install(&server, workers).unwrap();
+            assert_same(tree.path(), root.path());
+            let facts = verified.facts();
+            assert_eq!((facts.media, facts.trust, facts.retries), (media.name(), Trust::None, 0));
+            assert_eq!(facts.build.as_ref().unwrap().name, "c");
+        }
+    }
+}
+
+// F24
+#[test]
+fn a_transfer_that_breaks_again_and_again_goes_on_where_it_was() {
+    let tree = tree();
+    let image = publish(&archive(tree.path()), Media::TarZstd, 32_768);
+    let store = image.store();
+    let server = Server::start(move |request, stream| from_store_at_most(&store, request, stream, 400_000)).unwrap();
+    let patient = Settings { retry: Duration::from_secs(60), ..common::settings(&[server.url("/c/b.json")]) };
+    let (root, verified) = install_with(&patient, 2).unwrap();
+    assert_same(tree.path(), root.path());
+    assert!(verified.facts().retries as usize >= image.file.len() / 400_000, "{:?}", verified.facts());
+}
+
+// F33
+#[test]
+fn a_damaged_chunk_is_fetched_again_from_the_other_mirror() {
+    let tree = tree();
+    let image = publish(&archive(tree.path()), Media::TarZstd, 32_768);
+    let chunk = image.manifest.chunks[3].clone();
+    let mut bad = image.clone();
+    bad.file[chunk.offset as usize + 100] ^= 4;
+    let (good, bad) = (serve(image.store()), serve(bad.store()));
+    // Wherever it begins, the tree is right.
+    for urls in [[&good, &bad], [&bad, &good]] {
+        let urls = urls.map(|server| server.url("/c/b.json"));
+        let (root, _) = install_with(&common::settings(&urls), 2).unwrap();
+        assert_same(tree.path(), root.path());
+    }
+    let (root, _) = install(&good, 2).unwrap();
+    assert_same(tree.path(), root.path());
+    // With the damaged one alone there is an end.
+    let error = Failure::from_error(&install(&bad, 2).unwrap_err()).to_string();
+    let range = format!("bytes {}-{}", chunk.offset, chunk.offset + chunk.size - 1);
+    assert!(error.contains(&range) && error.contains("fetched 4 times"), "{error}");
+    let asked =
+        bad.requests().iter().filter(|r| r.headers.get("range").is_some_and(|r| r.ends_with(&range[6..]))).count();
+    assert!(asked >= 3, "{asked}");
+}
+
+// F33
+#[test]
+fn damage_on_the_way_costs_one_chunk() {
+    let tree = tree();
+    let image = publish(&archive(tree.path()), Media::TarZstd, 32_768);
+    let (store, chunk) = (image.store(), image.manifest.chunks[5].clone());
+    let mut bad = image.clone();
+    bad.file[chunk.offset as usize] ^= 1;
+    let bad = bad.store();
+    let server = Server::start(move |request, stream| {
+        let store = if request.headers.contains_key("range") { &store } else { &bad };
+        from_store(store, request, stream)
+    })
+    .unwrap();
+    let (root, _) = install(&server, 2).unwrap();
+    assert_same(tree.path(), root.path());
+    let ranges: Vec<_> = server.requests().iter().filter_map(|r| r.headers.get("range").cloned()).collect();
+    assert_eq!(ranges, [format!("bytes={}-{}", chunk.offset, chunk.offset + chunk.size - 1)]);
+}
+
+// F35
+#[test]
+fn a_file_that_is_longer_or_shorter_than_its_manifest_says_is_refused() {
+    let image = publish(&archive(tree().path()), Media::TarZstd, 100_000);
+    let mut longer = image.clone();
+    longer.file.push(0);
+    let error = refusal(&longer);
+    assert!(error.contains(&format!("{} bytes instead of {}", longer.file.len(), image.file.len())), "{error}");
+    let mut shorter = image.clone();
+    shorter.file.pop();
+    assert!(refusal(&shorter).contains("bytes instead of"));
+}
+
+#[test]
+fn the_pointer_leads_to_the_newest_build() {
+    let tree = tree();
+    let image = publish(&archive(tree.path()), Media::TarZstd, 100_000);
+    let server = serve(image.store());
+    let (root, _) = install_with(&common::settings(&[server.url("/c/latest.json")]), 2).unwrap();
+    assert_same(tree.path(), root.path());
+    // A pointer is not signed: it must not lead to another image.
+    let mut other = image.store();
+    let manifest = String::from_utf8(image.json()).unwrap().replace(r#""name":"c""#, r#""name":"d""#);
+    other.insert("/c/b.json".to_owned(), manifest.into_bytes());
+    let error = format!("{:#}", install_with(&common::settings(&[serve(other).url("/c/latest.json")]), 2).unwrap_err());
+    assert!(error.contains("it is about d build b, not c build b"), "{error}");
+}
+
+#[test]
+fn the_digest_of_the_manifest_is_the_image_s() {
+    let tree = tree();
+    let image = publish(&archive(tree.path()), Media::TarZstd, 100_000);
+    let server = serve(image.store());
+    let mut settings = common::settings(&[server.url("/c/b.json")]);
+    settings.sha256 = Some(Sha256::digest(image.json()).into());
+    let (root, verified) = install_with(&settings, 2).unwrap();
+    assert_same(tree.path(), root.path());
+    assert_eq!(verified.facts().trust, Trust::Digest);
+    settings.sha256 = Some([0; 32]);
+    let error = format!("{:#}", install_with(&settings, 2).unwrap_err());
+    assert!(error.contains("rootstream.sha256="), "{error}");
+    assert_eq!(server.requests().last().unwrap().path, "/c/b.json", "nothing else was asked for");
+}
+
+// F41
+#[test]
+fn a_chunk_that_unpacks_to_more_than_it_should_is_refused() {
+    let mut image = publish(&archive(tree().path()), Media::TarZstd, 100_000);
+    let bomb = zstd(&vec![0; 300 << 20]);
+    let last = image.manifest.chunks.last_mut().unwrap();
+    image.file.truncate(last.offset as usize);
+    image.file.extend(&bomb);
+    (last.size, last.sha256) = (bomb.len() as u64, Digest(Sha256::digest(&bomb).into()));
+    image.manifest.size = image.file.len() as u64;
+    assert!(refusal(&image).contains("decoding zstd"), "{}", refusal(&image));
+}
+
+/// Archives whose digests are right, and that are not what an image may be.
+#[test]
+fn what_is_not_canonical_is_refused() {
+    let file = |name: &str, size: usize| {
+        let mut header = tar::Header::new_ustar();
+        // The crate would refuse `..`.
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(size as u64);
+        header.set_mode(0o644);
+        header.set_entry_type(if name.ends_with('/') { tar::EntryType::Directory } else { tar::EntryType::Regular });
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend(noise(1, size));
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes
+    };
+    let link = |name: &str, target: &str, kind| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_path(name).unwrap();
+        header.set_link_name(target).unwrap();
+        header.set_size(0);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    let (symlink, hard) = (tar::EntryType::Symlink, tar::EntryType::Link);
+    for (members, why) in [
+        (vec![file("a/", 0), file("a/x", 600), file("a/x", 600)], "a/x twice"),
+        (vec![file("a/", 0), file("a/", 0)], "a twice"),
+        (vec![file("a/x", 600)], "has things in a, but not the directory"),
+        (vec![link("a", "b", symlink), file("b/", 0), file("a/x", 600)], "a"),
+        (vec![file("b/", 0), file("a/x", 600), link("a", "b", symlink)], "a"),
+        (vec![link("a", "/nowhere", hard)], "leads to nowhere"),
+        (vec![file("a/", 0), file("a/../x", 1)], ".."),
+    ] {
+        let archive = members.concat();
+        // One chunk for all, and one for each member.
+        for most in [1 << 20, 512] {
+            let error = refusal(&publish(&archive, Media::TarZstd, most));
+            assert!(error.contains(why), "{why}: {error}");
+        }
+    }
+}
