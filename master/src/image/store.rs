@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rootstream::failure::{Advise, refuse};
-use rootstream::image::manifest::{self, Latest, Manifest};
-use rootstream::image::trust::{SIGNATURE_LIMIT, SIGNATURE_SUFFIX};
+use rootstream::image::manifest::{self, Digest, Latest, Manifest};
+use rootstream::image::trust::{Keys, SIGNATURE_LIMIT, SIGNATURE_SUFFIX, SignatureFile};
+use sha2::{Digest as _, Sha256};
 
 use crate::config::addresses::Name;
 use crate::config::site::Site;
@@ -70,6 +71,20 @@ impl Build {
             text => Some(text.with_context(|| format!("reading {}", signature.display()))?),
         };
         Ok(Self { manifest, text, path: path.to_owned(), signature })
+    }
+
+    /// Checks that one of these keys signed the manifest.
+    ///
+    /// # Errors
+    /// None did.
+    pub fn check_signature(&self, keys: &Keys) -> Result<()> {
+        let signature = self.signature.as_deref().context("it is not signed")?;
+        keys.verify(&self.text, &SignatureFile::parse(signature)?)
+    }
+
+    /// sha256 of the manifest's file, for `rootstream.sha256=`.
+    pub fn digest(&self) -> Digest {
+        Digest(Sha256::digest(&self.text).into())
     }
 
     /// The image's file.
