@@ -93,6 +93,16 @@ impl Build {
     }
 }
 
+/// A manifest or pointer as its file has it.
+///
+/// # Errors
+/// It is no JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(value).context("writing JSON")?;
+    text.push(b'\n');
+    Ok(text)
+}
+
 /// The signature next to a manifest.
 pub(crate) fn signature_of(manifest: &Path) -> PathBuf {
     let mut path = manifest.as_os_str().to_owned();
@@ -130,6 +140,36 @@ pub fn builds(site: &Site, name: &Name) -> Result<Vec<String>> {
     let mut builds: Vec<String> = listed.flatten().filter_map(build).collect();
     builds.sort();
     Ok(builds)
+}
+
+/// Removes what killed commands left in an image's folder: files of builds that have no manifest. Only who holds the
+/// folder's claim may.
+///
+/// # Errors
+/// The disk refuses.
+pub(crate) fn sweep(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let build = name.split('.').next().unwrap_or_default();
+        if is_build(build) && !folder.join(format!("{build}.json")).exists() {
+            log::info!("removing {}, which belongs to no build", entry.path().display());
+            fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether publishing gives builds such names: `20261122-153012-0011aabb`.
+fn is_build(name: &str) -> bool {
+    let digits = |text: &str, count, of: fn(&u8) -> bool| text.len() == count && text.bytes().all(|byte| of(&byte));
+    match name.split('-').collect::<Vec<_>>().as_slice() {
+        [day, time, hash] => {
+            digits(day, 8, u8::is_ascii_digit)
+                && digits(time, 6, u8::is_ascii_digit)
+                && digits(hash, 8, u8::is_ascii_hexdigit)
+        }
+        _ => false,
+    }
 }
 
 fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {

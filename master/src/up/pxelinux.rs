@@ -94,8 +94,13 @@ fn menu(site: &Site, node: Option<&Node>, port: u16) -> Result<String> {
 }
 
 fn find(site: &Site, name: &Name, parameters: &str) -> Result<Result<Ready, String>> {
-    let Some(build) = Build::latest(site, name)? else {
-        return Ok(Err(format!("the image {name} is not published; run: rootstream image publish {name}")));
+    let build = match Build::latest(site, name) {
+        Ok(Some(build)) => build,
+        Ok(None) => {
+            return Ok(Err(format!("the image {name} is not published; run: rootstream image publish {name}")));
+        }
+        // The other images' nodes can boot.
+        Err(error) => return Ok(Err(format!("the image {name} is damaged: {error:#}; publish it again"))),
     };
     let Some(bootstrap) = Bootstrap::of(site, name)? else {
         return Ok(Err(format!("the image {name} has no kernel and initramfs; run: rootstream bootstrap {name}")));
