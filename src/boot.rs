@@ -8,6 +8,7 @@ use nix::sys::utsname::uname;
 
 use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
+use crate::facts::NodeFacts;
 use crate::handover::{self, Ready};
 use crate::image::{self, Anchors, Machine, Plan, Sources, Tally, Unpack, VerifiedRoot};
 use crate::modules::Loaded;
@@ -57,7 +58,9 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
     let root = record.step("image", |record| {
         let new_root = Path::new(NEW_ROOT);
         let anchors = Anchors::baked(Path::new("/"))?;
-        let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &network.resolver() };
+        let settings = image::located(&config.image, &anchors, Some(&network.lease))?;
+        let node = NodeFacts::of_machine(Path::new("/")).with_network(network.mac, &network.lease);
+        let sources = Sources { settings: &settings, anchors: &anchors, resolver: &network.resolver(), node: &node };
         let machine = Machine { release: Some(kernel_release()?), arch: Some(std::env::consts::ARCH.to_owned()) };
         let plan = plan(sources, &machine, record)?;
         mounts::root_tmpfs(new_root, &config.tmpfs, plan.needs())?;
@@ -103,7 +106,7 @@ pub(crate) fn install(plan: &Plan<'_>, unpack: Unpack, root: &Path, record: &mut
     let installed = plan.install(unpack, root, &mut tally);
     record.set_tally(tally);
     let root = installed?;
-    record.set_image(root.facts());
+    record.set_image(&root);
     Ok(root)
 }
 

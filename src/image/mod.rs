@@ -7,12 +7,14 @@ mod chunks;
 mod cut;
 mod decode;
 mod fetch;
+mod from_lease;
 mod halt;
 mod header;
 mod http;
 pub mod manifest;
 mod metadata;
 mod mirrors;
+mod overlay;
 mod pages;
 mod path;
 mod pax;
@@ -25,6 +27,7 @@ mod resume;
 mod retry;
 mod root;
 mod secure;
+mod signature;
 mod small;
 mod sparse;
 mod stream;
@@ -41,19 +44,26 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::facts::NodeFacts;
 use crate::failure::{Advise as _, refuse};
 use crate::mounts::Needs;
+pub(crate) use from_lease::located;
 use mirrors::Mirrors;
+pub use overlay::Overlay;
 pub use preflight::Machine;
 use published::Published;
-use stream::Pass;
 pub use stream::hex;
+use stream::{Layer, Pass};
 
 /// Where the image is and how patient to be with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// One image's URL on each mirror, in order of preference; all must serve the same bytes.
     pub urls: Vec<String>,
+    /// `rootstream.image=dhcp`: the lease names the image, and `urls` is filled from it.
+    pub from_lease: bool,
+    /// `rootstream.overlay=`: what goes on top of the image, in order.
+    pub overlays: Vec<Overlay>,
     /// `rootstream.sha256=`: the digest of the file that `urls` name, as served.
     pub sha256: Option<[u8; 32]>,
     /// `rootstream.unsigned`: take an image without a signature though there are trusted keys.
@@ -94,6 +104,8 @@ pub struct Sources<'a> {
     pub anchors: &'a Anchors,
     /// Finds the servers' addresses.
     pub resolver: &'a Arc<dyn Resolve>,
+    /// What the names in overlays' URLs stand for.
+    pub node: &'a NodeFacts,
 }
 
 /// What unpacking may do.
@@ -116,7 +128,7 @@ pub trait Resolve: Send + Sync + std::fmt::Debug {
 }
 
 /// How far the image was verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
     /// Complete and well-formed, nothing more.
@@ -171,6 +183,7 @@ pub struct Facts {
 pub struct VerifiedRoot {
     path: PathBuf,
     facts: Facts,
+    overlays: Vec<Facts>,
 }
 
 impl VerifiedRoot {
@@ -182,6 +195,16 @@ impl VerifiedRoot {
     /// What was learnt about the image on the way.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The same about what went on top of it, in order.
+    pub fn overlays(&self) -> &[Facts] {
+        &self.overlays
+    }
+
+    /// How far all of it was verified: as far as the least of its parts.
+    pub fn trust(&self) -> Trust {
+        self.overlays.iter().map(|overlay| overlay.trust).fold(self.facts.trust, Ord::min)
     }
 }
 
@@ -211,7 +234,13 @@ pub fn plan<'a>(sources: Sources<'a>, machine: &Machine, tally: &mut Tally) -> a
     let mirrors = Mirrors::new(sources)?;
     let published = Published::find(sources, machine, &mirrors);
     *tally = mirrors.tally();
-    Ok(Plan { sources, mirrors, published: published? })
+    let published = published?;
+    if let (None, Some(not_before)) = (&published, &sources.settings.not_before) {
+        let urls = sources.settings.urls.join(" ");
+        let what = format!("{urls} is a plain image: it does not say whether it was published before {not_before}");
+        return Err(refuse(what, "publish it (rootstream image publish), or take rootstream.not-before= out"));
+    }
+    Ok(Plan { sources, mirrors, published })
 }
 
 impl Plan<'_> {
@@ -220,10 +249,11 @@ impl Plan<'_> {
         self.published.as_ref().map(Published::needs).unwrap_or_default()
     }
 
-    /// Streams the image into `root`, an empty directory, and verifies it; `tally` is filled in either way.
+    /// Streams the image and what goes on top of it into `root`, an empty directory, and verifies both; `tally` is filled
+    /// in either way.
     ///
     /// # Errors
-    /// The image does not fit, cannot be fetched within `rootstream.retry=`, is damaged, incomplete, not an image, or
+    /// The image or an overlay does not fit, cannot be fetched within `rootstream.retry=`, is damaged, incomplete, not an image, or
     /// not the one that was asked for. `root` then holds rubbish.
     pub fn install(&self, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
         let installed = match &self.published {
@@ -231,7 +261,10 @@ impl Plan<'_> {
             None => passes(self.sources, unpack, root, &self.mirrors),
         };
         *tally = self.mirrors.tally();
-        Ok(VerifiedRoot { path: root.to_owned(), facts: installed? })
+        let facts = installed?;
+        let build = facts.build.as_ref().map(|build| build.build.as_str());
+        let overlays = overlay::apply(self.sources, build, unpack, root, tally)?;
+        Ok(VerifiedRoot { path: root.to_owned(), facts, overlays })
     }
 }
 
@@ -239,7 +272,7 @@ impl Plan<'_> {
 fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Facts> {
     loop {
         let start = Instant::now();
-        match stream::pass(sources, unpack, root, mirrors)? {
+        match stream::pass(sources, Layer::Image, unpack, root, mirrors)? {
             Pass::Complete(facts) => return Ok(facts),
             Pass::Restart(why) => {
                 // What was fetched so far was in vain.

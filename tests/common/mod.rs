@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod published;
+pub(crate) mod signer;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rootstream::cmdline::Config;
+use rootstream::facts::NodeFacts;
 use rootstream::image::{self, Anchors, Machine, Resolve, Settings, Sources, Tally, Unpack, VerifiedRoot};
 
 /// Knows one name, `localhost`.
@@ -57,7 +59,19 @@ pub(crate) fn install_trusting(
     root: &Path,
     tally: &mut Tally,
 ) -> anyhow::Result<VerifiedRoot> {
+    install_on(settings, anchors, &NodeFacts::default(), unpack, root, tally)
+}
+
+/// The same on a node of which something is known.
+pub(crate) fn install_on(
+    settings: &Settings,
+    anchors: &Anchors,
+    node: &NodeFacts,
+    unpack: Unpack,
+    root: &Path,
+    tally: &mut Tally,
+) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
-    let sources = Sources { settings, anchors, resolver: &resolver };
+    let sources = Sources { settings, anchors, resolver: &resolver, node };
     image::plan(sources, &Machine::default(), tally)?.install(unpack, root, tally)
 }

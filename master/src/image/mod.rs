@@ -14,4 +14,4 @@ mod survey;
 pub mod verify;
 
 pub use survey::Survey;
-pub(crate) use survey::plain;
+pub(crate) use survey::{plain, secrets_in};
