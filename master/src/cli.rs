@@ -16,9 +16,9 @@ use crate::config::nodes::{Node, Nodes};
 use crate::config::site::{OVERLAYS, Site};
 use crate::image::build::{self, build};
 use crate::image::list;
-use crate::image::publish::{Format, publish};
+use crate::image::publish::{self, Format, publish};
 use crate::progress::megabytes;
-use crate::{aside, logger, overlay, say, starter, up};
+use crate::{aside, keys, logger, overlay, say, starter, up};
 
 /// Boot stateless cluster nodes: images, kernel and initramfs, DHCP, TFTP and HTTP on one master.
 #[derive(Debug, Parser)]
@@ -61,7 +61,10 @@ enum Command {
     Image(ImageCommand),
     /// What goes on top of an image, the same for all nodes or made for each.
     #[command(subcommand)]
-    Overlay(OverlayCommand),
+    Overlay(overlay::Command),
+    /// The keys that nodes trust.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Make kernel and initramfs for an image, in tftp/NAME/.
     #[command(after_help = "\
 Examples:
@@ -178,6 +181,12 @@ Examples:
         /// How it is packed.
         #[arg(long, default_value = "tar.zst")]
         format: Format,
+        /// How hard it is compressed: 1 to 22 for tar.zst (9 when absent), 1 to 12 for tar.gz (6).
+        #[arg(long)]
+        level: Option<i32>,
+        /// The secret key that signs, keys/NAME.key, where the site has several.
+        #[arg(long, value_name = "NAME")]
+        key: Option<Name>,
         #[command(flatten)]
         secrets: Secrets,
     },
@@ -190,50 +199,39 @@ Examples:
     },
 }
 
-const OVERLAY_RULES: &str = "\
-An overlay is the folder overlays/NAME/ with files at the paths that they have on the node. They belong to root and keep
-their permissions; folders keep those that they have in the image. In a file whose name ends in .in (the suffix comes
-off), @hostname@, @mac@, @ip@, @prefix@, @gateway@, @domain@, @master@ and what [facts] in site.toml and [node.facts] in
-nodes.toml name are filled in, and each node gets an archive of its own.
-`overlays = [\"NAME\"]` under [defaults] of site.toml, or at a node in nodes.toml, puts it on top of the image there.
-";
-
 #[derive(Debug, Subcommand)]
-enum OverlayCommand {
-    /// Make an overlay's archives without publishing them, in built/overlays/NAME/.
-    #[command(after_help = format!("{OVERLAY_RULES}
-Examples:
-  rootstream overlay build node && tar -tvf built/overlays/node/n1.tar"))]
-    Build {
-        /// The overlay.
-        name: Name,
-        #[command(flatten)]
-        secrets: Secrets,
-    },
-    /// Publish an overlay out of its folder as it is now.
-    #[command(after_help = format!("{OVERLAY_RULES}
-A running `rootstream up` writes it into the boot menus when it gets SIGHUP or starts again. Publish it again when a fact
-that it uses has changed; until then the nodes concerned are not booted with the old one.
+enum KeyCommand {
+    /// Make a pair of keys: keys/NAME.key signs what is published, keys/NAME.pub is put into the initramfs.
+    #[command(after_help = "\
+The secret key has no password, so that publishing needs nobody at the keyboard; only its owner can read it
+(0600). Whoever has it can sign images for your nodes: keep a copy where nobody else gets at it. Both are files
+of minisign(1), which can sign and verify too.
 
-Examples:
-  rootstream overlay publish common
-  rootstream overlay publish common --format tar.gz"))]
-    Publish {
-        /// The overlay.
+With a key:
+  rootstream key new
+  rootstream bootstrap compute          nodes that boot this initramfs take signed images only
+  rootstream image publish compute      signs
+
+To replace a key, so that every node can boot at any moment:
+  rootstream key new --name next
+  rootstream bootstrap compute          trusts both; for each image
+  mv keys/site.key /somewhere/safe      from now on next.key signs
+  rootstream image publish compute      again, for each image
+  rm keys/site.pub                      when nothing boots the older initramfs and builds
+  rootstream bootstrap compute          trusts the new one only")]
+    New {
+        /// Its name.
+        #[arg(long, default_value = "site")]
         name: Name,
-        /// How it is packed.
-        #[arg(long, default_value = "tar.zst")]
-        format: overlay::Format,
-        #[command(flatten)]
-        secrets: Secrets,
     },
 }
 
+/// Whether secrets may be published.
 #[derive(Debug, Args)]
-struct Secrets {
+pub(crate) struct Secrets {
     /// Accept keys, passwords and identities in it, which all of the boot network can read.
     #[arg(long)]
-    allow_secrets: bool,
+    pub(crate) allow_secrets: bool,
 }
 
 #[derive(Debug, Args)]
@@ -302,38 +300,43 @@ fn run(cli: &Cli) -> Result<()> {
             let options = build::Options { force: *force, allow_secrets: secrets.allow_secrets };
             build(&site()?, name, options).map(drop)
         }
-        Command::Image(ImageCommand::Publish { name, format, secrets }) => {
+        Command::Image(ImageCommand::Publish { name, format, level, key, secrets }) => {
             let site = site()?;
-            let manifest = publish(&site, name, *format, secrets.allow_secrets)?;
+            let allow_secrets = secrets.allow_secrets;
+            let options = publish::Options { format: *format, level: *level, allow_secrets, key: key.clone() };
+            let manifest = publish(&site, name, &options)?;
             say::result(format_args!("store/{name}/{}", manifest.file));
             let (address, port) = (site.config().network.address.address, site.config().http.port);
             let port = if port == 80 { String::new() } else { format!(":{port}") };
             say::note(format_args!(
-                "`rootstream up` serves it as http://{address}{port}/images/{name}/{}",
-                manifest.file
+                "`rootstream up` serves it as http://{address}{port}/images/{name}/{}.json",
+                manifest.build
             ));
             Ok(())
         }
         Command::Image(ImageCommand::List { json }) => list_images(&site()?, *json),
-        Command::Overlay(OverlayCommand::Build { name, secrets }) => {
-            let paths = overlay::build(&site()?, name, secrets.allow_secrets)?;
-            paths.iter().for_each(say::result);
-            Ok(())
-        }
-        Command::Overlay(OverlayCommand::Publish { name, format, secrets }) => {
-            let index = overlay::publish(&site()?, name, *format, secrets.allow_secrets)?;
-            let whom = match (&index.shared, index.nodes.len()) {
-                (Some(_), _) => "one archive for all".to_owned(),
-                (None, nodes) => format!("an archive for each of {nodes} nodes"),
-            };
-            let bytes: u64 = index.archives().map(|archive| archive.size).sum();
-            index.archives().for_each(|archive| say::result(format_args!("store/overlays/{name}/{}", archive.file)));
-            say::note(format_args!("overlay {name}: {whom}, {}", megabytes(bytes)));
-            Ok(())
-        }
+        Command::Overlay(command) => command.run(&site()?),
+        Command::Key(KeyCommand::New { name }) => new_key(&site()?, name),
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
         Command::Up { port } => up::up(&site()?, *port),
     }
+}
+
+fn new_key(site: &Site, name: &Name) -> Result<()> {
+    let pair = keys::new(site, name)?;
+    for path in [&pair.secret, &pair.public] {
+        say::result(path.strip_prefix(site.root()).unwrap_or(path).display());
+    }
+    say::note(format_args!(
+        "keep keys/{name}.key to yourself: it has no password; now `rootstream bootstrap` and `rootstream image publish`"
+    ));
+    if !pair.others.is_empty() {
+        say::note(format_args!(
+            "the site has other secret keys ({}): until they are moved away, image publish needs --key NAME",
+            pair.others.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 fn make_bootstrap(site: &Site, args: &BootstrapArgs) -> Result<()> {
