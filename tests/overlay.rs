@@ -17,7 +17,7 @@ use rootstream::cmdline;
 use rootstream::facts::{Fact, NodeFacts};
 use rootstream::failure::Failure;
 use rootstream::image::manifest::Media;
-use rootstream::image::{Anchors, Settings, Trust, Unpack, VerifiedRoot};
+use rootstream::image::{Anchors, Settings, Tally, Trust, Unpack, VerifiedRoot};
 use rootstream_lab::faulty::{Server, answer, head};
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
@@ -109,7 +109,7 @@ fn node() -> NodeFacts {
 
 fn install_as(settings: &Settings, anchors: &Anchors) -> anyhow::Result<(TempDir, VerifiedRoot)> {
     let root = tempfile::tempdir()?;
-    let verified = common::install_on(settings, anchors, &node(), UNPACK, root.path())?;
+    let verified = common::install_on(&node(), anchors, settings, UNPACK, root.path(), &mut Tally::default())?;
     Ok((root, verified))
 }
 

@@ -10,10 +10,9 @@ use std::collections::HashMap;
 
 use common::published::{from_store, publish};
 use common::signer::Signer;
-use rootstream::facts::NodeFacts;
 use rootstream::failure::Failure;
 use rootstream::image::manifest::Media;
-use rootstream::image::{Anchors, Settings, Trust, Unpack, VerifiedRoot};
+use rootstream::image::{Anchors, Settings, Tally, Trust, Unpack, VerifiedRoot};
 use rootstream_lab::faulty::{Server, answer};
 use sha2::{Digest as _, Sha256};
 
@@ -45,7 +44,7 @@ fn settings(urls: &[String]) -> Settings {
 
 fn install(settings: &Settings, anchors: &Anchors) -> Result<VerifiedRoot, String> {
     let root = tempfile::tempdir().unwrap();
-    common::install_on(settings, anchors, &NodeFacts::default(), UNPACK, root.path())
+    common::install_trusting(anchors, settings, UNPACK, root.path(), &mut Tally::default())
         .map_err(|error| Failure::from_error(&error).to_string())
 }
 

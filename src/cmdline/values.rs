@@ -48,9 +48,9 @@ pub(super) fn urls(value: &str) -> Result<Vec<String>, String> {
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn check_url(url: &str) -> Result<(), String> {
-    let Some(rest) = url.strip_prefix("http://") else {
+    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
         return Err(match url.split_once("://") {
-            Some((scheme, _)) => format!("this version fetches http:// only, not {scheme}://"),
+            Some((scheme, _)) => format!("this version fetches http:// and https://, not {scheme}://"),
             None if url == "dhcp" => "dhcp stands alone: the lease names the image then, and has no mirrors".to_owned(),
             None => format!("{url} is not a URL such as http://master/images/compute/1.tar.zst"),
         });

@@ -62,7 +62,7 @@ mod tests {
     fn anchors() -> Anchors {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("site.pub"), KEY).unwrap();
-        Anchors { keys: Keys::in_folder(folder.path()).unwrap() }
+        Anchors { keys: Keys::in_folder(folder.path()).unwrap(), ..Anchors::default() }
     }
 
     fn lease(root_path: Option<&str>, boot_file: Option<&str>) -> Lease {

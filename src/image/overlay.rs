@@ -63,7 +63,7 @@ fn apply_one(
     };
     let settings = Settings { urls: vec![url.clone()], sha256: None, overlays: Vec::new(), ..sources.settings.clone() };
     let sources = Sources { settings: &settings, ..sources };
-    let mirrors = Mirrors::new(sources);
+    let mirrors = Mirrors::new(sources)?;
     let passed = one_pass(sources, overlay.optional, unpack, root, &mirrors);
     let cost = mirrors.tally();
     *tally = Tally { bytes: tally.bytes + cost.bytes, retries: tally.retries + cost.retries };

@@ -49,19 +49,7 @@ impl Keys {
     /// # Errors
     /// See [`Keys::read`].
     pub fn in_folder(folder: &Path) -> anyhow::Result<Self> {
-        let listed = match fs::read_dir(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            listed => listed.with_context(|| format!("listing {}", folder.display()))?,
-        };
-        let mut files = Vec::new();
-        for entry in listed {
-            let path = entry.with_context(|| format!("listing {}", folder.display()))?.path();
-            if path.extension().is_some_and(|extension| extension == "pub") {
-                files.push(path);
-            }
-        }
-        files.sort();
-        Self::read(&files)
+        Self::read(&files_in(folder, "pub")?)
     }
 
     /// Whether no key is trusted, so that nothing needs a signature.
@@ -92,6 +80,26 @@ impl Keys {
         }
         bail!("the signature was not made with any of the {} trusted keys", self.0.len())
     }
+}
+
+/// The files with a suffix in a folder, by name; none where there is no such folder.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn files_in(folder: &Path, suffix: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let listed = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.with_context(|| format!("listing {}", folder.display()))?,
+    };
+    let mut files = Vec::new();
+    for entry in listed {
+        let path = entry.with_context(|| format!("listing {}", folder.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == suffix) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn key(name: &str, text: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<PublicKey> {

@@ -13,6 +13,7 @@ use crate::cmdline::{self, Config};
 use crate::facts::{Fact, NodeFacts, debian_arch};
 use crate::failure::{Advise, Failure, refuse};
 use crate::handover;
+use crate::image::tls::Certificates;
 use crate::image::trust::Keys;
 use crate::image::{self, Anchors, Machine, Resolve, Sources, Unpack};
 use crate::log::StderrLog;
@@ -107,7 +108,10 @@ fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {
 fn install(options: &Options, config: &Config, network: Option<&Network>, record: &mut Record) -> Result<(), Stop> {
     let resolver: Arc<dyn Resolve> = network.map_or_else(|| Arc::new(HostNames) as _, Network::resolver);
     let unpack = Unpack { owners: !options.no_owners, workers: options.workers.unwrap_or_else(boot::workers) };
-    let anchors = Anchors { keys: Keys::read(&options.keys).or_exit(USAGE)? };
+    let anchors = Anchors {
+        keys: Keys::read(&options.keys).or_exit(USAGE)?,
+        certificates: Certificates::read(&options.ca).or_exit(USAGE)?,
+    };
     let settings = image::located(&config.image, &anchors, network.map(|network| &network.lease)).or_exit(REFUSED)?;
     let node = node_facts(options, network);
     let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node };

@@ -27,6 +27,7 @@ usage: init rehearse --root DIR --cmdline 'PARAMETERS' [OPTIONS]
   --key FILE       a public key that the initramfs would hold; may be given several times
   --fact NAME=TEXT what ${NAME} in rootstream.overlay= stands for on that node: mac, uuid, serial, hostname, ip, arch;
                    with --net the lease says mac, ip and hostname, and --arch says arch
+  --ca FILE        certificates (PEM) that the initramfs would know https:// servers by; may be given several times
   --workers N      threads that unpack a published image, instead of one for each processor
   --json           the record as one JSON object
   --help           this text
@@ -51,6 +52,7 @@ pub(super) struct Options {
     pub(super) arch: Option<String>,
     pub(super) keys: Vec<PathBuf>,
     pub(super) facts: Vec<(Fact, String)>,
+    pub(super) ca: Vec<PathBuf>,
     pub(super) workers: Option<usize>,
     pub(super) json: bool,
 }
@@ -74,6 +76,7 @@ impl Options {
                 Long("arch") => options.arch = Some(parser.value()?.string()?),
                 Long("key") => options.keys.push(PathBuf::from(parser.value()?)),
                 Long("fact") => options.facts.push(fact(&parser.value()?.string()?)?),
+                Long("ca") => options.ca.push(PathBuf::from(parser.value()?)),
                 Long("workers") => {
                     let count: usize = parser.value()?.parse()?;
                     ensure!((1..=64).contains(&count), "--workers takes 1 to 64");

@@ -48,19 +48,30 @@ pub(crate) fn install_by(
     workers: usize,
     root: &Path,
 ) -> anyhow::Result<VerifiedRoot> {
-    install_on(settings, &Anchors::default(), &NodeFacts::default(), Unpack { owners, workers }, root)
+    install_trusting(&Anchors::default(), settings, Unpack { owners, workers }, root, &mut Tally::default())
 }
 
-/// The same with trusted keys, on a node of which something is known.
-pub(crate) fn install_on(
-    settings: &Settings,
+/// The same with trusted keys and certificates.
+pub(crate) fn install_trusting(
     anchors: &Anchors,
-    node: &NodeFacts,
+    settings: &Settings,
     unpack: Unpack,
     root: &Path,
+    tally: &mut Tally,
+) -> anyhow::Result<VerifiedRoot> {
+    install_on(&NodeFacts::default(), anchors, settings, unpack, root, tally)
+}
+
+/// The same on a node of which something is known.
+pub(crate) fn install_on(
+    node: &NodeFacts,
+    anchors: &Anchors,
+    settings: &Settings,
+    unpack: Unpack,
+    root: &Path,
+    tally: &mut Tally,
 ) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
     let sources = Sources { settings, anchors, resolver: &resolver, node };
-    let (machine, mut tally) = (Machine::default(), Tally::default());
-    image::plan(sources, &machine, &mut tally)?.install(unpack, root, &mut tally)
+    image::plan(sources, &Machine::default(), tally)?.install(unpack, root, tally)
 }

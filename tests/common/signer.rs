@@ -23,7 +23,7 @@ impl Signer {
     pub(crate) fn anchors(&self) -> Anchors {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("site.pub"), self.public()).unwrap();
-        Anchors { keys: Keys::in_folder(folder.path()).unwrap() }
+        Anchors { keys: Keys::in_folder(folder.path()).unwrap(), ..Anchors::default() }
     }
 
     /// The signature of a file, with what minisign(1) says of it by itself.
