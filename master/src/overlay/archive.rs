@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use flate2::{Compression, GzBuilder};
+use libdeflater::{CompressionLvl, Compressor};
 use tar::{Builder, EntryType, Header};
 
 use super::source::{Item, Source};
@@ -31,7 +31,7 @@ impl Format {
         }
     }
 
-    /// Packs an archive.
+    /// Packs an archive. The bytes do not depend on the machine.
     pub(super) fn pack(self, archive: &[u8]) -> Result<Vec<u8>> {
         let packing = "packing the overlay";
         match self {
@@ -43,9 +43,11 @@ impl Format {
                 encoder.finish().context(packing)
             }
             Self::TarGz => {
-                let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(6));
-                encoder.write_all(archive).context(packing)?;
-                encoder.finish().context(packing)
+                let mut gzip = Compressor::new(CompressionLvl::best());
+                let mut bytes = vec![0; gzip.gzip_compress_bound(archive.len())];
+                let size = gzip.gzip_compress(archive, &mut bytes).context(packing)?;
+                bytes.truncate(size);
+                Ok(bytes)
             }
         }
     }
