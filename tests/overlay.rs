@@ -109,7 +109,7 @@ fn node() -> NodeFacts {
 
 fn install_as(settings: &Settings, anchors: &Anchors) -> anyhow::Result<(TempDir, VerifiedRoot)> {
     let root = tempfile::tempdir()?;
-    let verified = common::install_on(&node(), anchors, settings, UNPACK, root.path(), &mut Tally::default())?;
+    let verified = common::install_on(settings, anchors, &node(), UNPACK, root.path(), &mut Tally::default())?;
     Ok((root, verified))
 }
 

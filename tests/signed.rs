@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use common::published::{from_store, publish};
 use common::signer::Signer;
+use rootstream::facts::NodeFacts;
 use rootstream::failure::Failure;
 use rootstream::image::manifest::Media;
 use rootstream::image::{Anchors, Settings, Tally, Trust, Unpack, VerifiedRoot};
@@ -44,7 +45,7 @@ fn settings(urls: &[String]) -> Settings {
 
 fn install(settings: &Settings, anchors: &Anchors) -> Result<VerifiedRoot, String> {
     let root = tempfile::tempdir().unwrap();
-    common::install_trusting(anchors, settings, UNPACK, root.path(), &mut Tally::default())
+    common::install_on(settings, anchors, &NodeFacts::default(), UNPACK, root.path(), &mut Tally::default())
         .map_err(|error| Failure::from_error(&error).to_string())
 }
 

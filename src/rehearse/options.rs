@@ -25,9 +25,9 @@ usage: init rehearse --root DIR --cmdline 'PARAMETERS' [OPTIONS]
   --kernel RELEASE refuse an image without modules for this kernel
   --arch ARCH      refuse an image for another architecture than this (x86_64, aarch64, …)
   --key FILE       a public key that the initramfs would hold; may be given several times
+  --ca FILE        certificates (PEM) that the initramfs would know https:// servers by; may be given several times
   --fact NAME=TEXT what ${NAME} in rootstream.overlay= stands for on that node: mac, uuid, serial, hostname, ip, arch;
                    with --net the lease says mac, ip and hostname, and --arch says arch
-  --ca FILE        certificates (PEM) that the initramfs would know https:// servers by; may be given several times
   --workers N      threads that unpack a published image, instead of one for each processor
   --json           the record as one JSON object
   --help           this text
@@ -51,8 +51,8 @@ pub(super) struct Options {
     pub(super) kernel: Option<String>,
     pub(super) arch: Option<String>,
     pub(super) keys: Vec<PathBuf>,
-    pub(super) facts: Vec<(Fact, String)>,
     pub(super) ca: Vec<PathBuf>,
+    pub(super) facts: Vec<(Fact, String)>,
     pub(super) workers: Option<usize>,
     pub(super) json: bool,
 }
@@ -75,8 +75,8 @@ impl Options {
                 Long("kernel") => options.kernel = Some(parser.value()?.string()?),
                 Long("arch") => options.arch = Some(parser.value()?.string()?),
                 Long("key") => options.keys.push(PathBuf::from(parser.value()?)),
-                Long("fact") => options.facts.push(fact(&parser.value()?.string()?)?),
                 Long("ca") => options.ca.push(PathBuf::from(parser.value()?)),
+                Long("fact") => options.facts.push(fact(&parser.value()?.string()?)?),
                 Long("workers") => {
                     let count: usize = parser.value()?.parse()?;
                     ensure!((1..=64).contains(&count), "--workers takes 1 to 64");

@@ -59,14 +59,14 @@ pub(crate) fn install_trusting(
     root: &Path,
     tally: &mut Tally,
 ) -> anyhow::Result<VerifiedRoot> {
-    install_on(&NodeFacts::default(), anchors, settings, unpack, root, tally)
+    install_on(settings, anchors, &NodeFacts::default(), unpack, root, tally)
 }
 
 /// The same on a node of which something is known.
 pub(crate) fn install_on(
-    node: &NodeFacts,
-    anchors: &Anchors,
     settings: &Settings,
+    anchors: &Anchors,
+    node: &NodeFacts,
     unpack: Unpack,
     root: &Path,
     tally: &mut Tally,
