@@ -58,6 +58,8 @@ pub(super) struct Archive<R> {
     pub(super) unknown: u64,
     /// Whether the archive ended without an end mark.
     pub(super) unmarked: bool,
+    /// Whether it ended in zeros at all: tar(1) reads no further, though one block of them is no end mark.
+    pub(super) zeros: bool,
 }
 
 /// Extension headers that came before a member's own.
@@ -71,7 +73,7 @@ struct Extensions {
 
 impl<R: BufRead> Archive<R> {
     pub(super) fn new(input: R) -> Self {
-        Self { input, at: 0, body: 0, padding: 0, global: Vec::new(), unknown: 0, unmarked: false }
+        Self { input, at: 0, body: 0, padding: 0, global: Vec::new(), unknown: 0, unmarked: false, zeros: false }
     }
 
     /// The next member; what is left of the one before is skipped. `None` at the end, after which
@@ -97,6 +99,11 @@ impl<R: BufRead> Archive<R> {
                 return Ok(member);
             }
         }
+    }
+
+    /// Whether a header for all members after it was among what was read.
+    pub(super) fn has_global(&self) -> bool {
+        !self.global.is_empty()
     }
 
     /// The next bytes of the current member's data; empty at its end.
@@ -144,6 +151,7 @@ impl<R: BufRead> Archive<R> {
             return Ok(None);
         }
         if header.as_bytes().iter().all(|byte| *byte == 0) {
+            self.zeros = true;
             self.rest_is_zero()?;
             return Ok(None);
         }

@@ -7,6 +7,9 @@ mod chunks;
 mod cut;
 mod decode;
 mod fetch;
+#[doc(hidden)]
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod halt;
 mod header;
 mod http;
