@@ -38,9 +38,9 @@ pub(super) fn list(value: &str) -> Result<Vec<String>, String> {
 pub(super) fn urls(value: &str) -> Result<Vec<String>, String> {
     let urls = list(value)?;
     for url in &urls {
-        let Some(rest) = url.strip_prefix("http://") else {
+        let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
             return Err(match url.split_once("://") {
-                Some((scheme, _)) => format!("this version fetches http:// only, not {scheme}://"),
+                Some((scheme, _)) => format!("this version fetches http:// and https://, not {scheme}://"),
                 None if url == "dhcp" => {
                     "an image named by DHCP needs a trust key in the initramfs, and this one has none".to_owned()
                 }

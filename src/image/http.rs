@@ -6,14 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use ureq::config::Config;
 use ureq::http::{HeaderMap, StatusCode, Uri, header};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{Connector as _, NextTimeout, TcpConnector};
 use ureq::{Agent, ResponseExt as _};
 
-use super::Resolve;
 use super::resume::{self, Answer, Version};
+use super::secure::Secure;
+use super::tls::is_secure;
+use super::{Resolve, Sources};
 
 const REDIRECTS: u32 = 5;
 /// Room for received bytes. The limit for a head has to be the same: after a 1xx answer ureq
@@ -23,6 +26,7 @@ const BUFFER: usize = 128 * 1024;
 /// Makes requests.
 pub(super) struct Client {
     config: Config,
+    tls: Option<Arc<ClientConfig>>,
     resolve: Arc<dyn Resolve>,
 }
 
@@ -70,8 +74,12 @@ impl fmt::Display for Refusal {
 }
 
 impl Client {
-    /// A client that gives up on a connection that is silent for `stall`.
-    pub(super) fn new(stall: Duration, resolve: &Arc<dyn Resolve>) -> Self {
+    /// A client that gives up on a connection that is silent for `rootstream.stall=`.
+    ///
+    /// # Errors
+    /// A trusted certificate cannot be used.
+    pub(super) fn new(sources: Sources<'_>) -> anyhow::Result<Self> {
+        let stall = sources.settings.stall;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -87,7 +95,8 @@ impl Client {
             .timeout_recv_response(Some(stall))
             .timeout_per_read(Some(stall))
             .build();
-        Self { config, resolve: Arc::clone(resolve) }
+        let tls = sources.anchors.certificates.config()?;
+        Ok(Self { config, tls, resolve: Arc::clone(sources.resolver) })
     }
 
     /// Asks for the file at `url`, or for a part of it.
@@ -95,9 +104,9 @@ impl Client {
     /// # Errors
     /// There is no 200, 206 or 416 with an unencoded body.
     pub(super) fn get(&self, url: &str, span: Option<Span<'_>>) -> Result<Response, Refusal> {
-        let secure = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
-        let names = Names { resolve: Arc::clone(&self.resolve), secure };
-        let agent = Agent::with_parts(self.config.clone(), DefaultConnector::default(), names);
+        let names = Names { resolve: Arc::clone(&self.resolve), secure: is_secure(url) };
+        let connector = ().chain(TcpConnector::default()).chain(Secure { config: self.tls.clone() });
+        let agent = Agent::with_parts(self.config.clone(), connector, names);
         let mut request = agent.get(url);
         if let Some(Span { from, last, strong }) = span {
             let last = last.map(|last| last.to_string()).unwrap_or_default();
@@ -182,7 +191,8 @@ impl fmt::Display for Hopeless {
 
 impl std::error::Error for Hopeless {}
 
-fn refuse(why: String) -> ureq::Error {
+/// An error that no further try can mend.
+pub(super) fn refuse(why: String) -> ureq::Error {
     ureq::Error::Other(Box::new(Hopeless(why)))
 }
 
@@ -193,7 +203,6 @@ fn refusal(error: ureq::Error) -> Refusal {
         ureq::Error::BadUri(why) => Refusal::Permanent(format!("not an address that can be fetched: {why}")),
         ureq::Error::TooManyRedirects => Refusal::Permanent(format!("more than {REDIRECTS} redirects")),
         ureq::Error::RedirectFailed => Refusal::Permanent("a redirect that cannot be followed".to_owned()),
-        ureq::Error::TlsRequired => Refusal::Permanent("https is not built into this program".to_owned()),
         ureq::Error::Timeout(_) => Refusal::Passing(format!("no answer in time ({error})")),
         error => Refusal::Passing(error.to_string()),
     }

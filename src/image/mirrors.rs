@@ -131,8 +131,12 @@ impl Ask<'_> {
 
 impl<'a> Mirrors<'a> {
     /// The mirrors that the settings name, none of them asked yet.
-    pub(super) fn new(sources: Sources<'a>) -> Self {
-        let Sources { settings, resolver, .. } = sources;
+    ///
+    /// # Errors
+    /// One of them is `https://`, and there is no certificate to know it by.
+    pub(super) fn new(sources: Sources<'a>) -> anyhow::Result<Self> {
+        let Sources { settings, anchors, .. } = sources;
+        anchors.certificates.check(&settings.urls)?;
         let count = settings.urls.len();
         let state = State {
             choice: Choice::new(count, 0),
@@ -141,8 +145,7 @@ impl<'a> Mirrors<'a> {
             givers: Vec::new(),
             tally: Tally::default(),
         };
-        let client = Client::new(settings.stall, resolver);
-        Self { settings, client, start: Instant::now(), state: Mutex::new(state) }
+        Ok(Self { settings, client: Client::new(sources)?, start: Instant::now(), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,7 +1,7 @@
 //! The image: fetched, decoded, verified and unpacked in one pass.
 
 mod acl;
-mod archive;
+pub mod archive;
 mod choice;
 mod chunks;
 mod cut;
@@ -27,9 +27,11 @@ mod range;
 mod resume;
 mod retry;
 mod root;
+mod secure;
 mod small;
 mod sparse;
 mod stream;
+pub mod tls;
 mod tree;
 pub mod trust;
 mod unpack;
@@ -72,15 +74,17 @@ pub struct Settings {
 pub struct Anchors {
     /// Keys of which one must have signed what is installed; none: no signature is asked for.
     pub keys: trust::Keys,
+    /// Certificates of which one must vouch for a server behind `https://`.
+    pub certificates: tls::Certificates,
 }
 
 impl Anchors {
-    /// The anchors in an initramfs whose root is `root`: `keys/*.pub`.
+    /// The anchors in an initramfs whose root is `root`: `keys/*.pub` and `tls/*.pem`.
     ///
     /// # Errors
     /// One of them cannot be read.
     pub fn baked(root: &Path) -> anyhow::Result<Self> {
-        Ok(Self { keys: trust::Keys::in_folder(&root.join("keys"))? })
+        Ok(Self { keys: trust::Keys::in_folder(&root.join("keys"))?, certificates: tls::Certificates::baked(root)? })
     }
 }
 
@@ -207,7 +211,7 @@ pub struct Plan<'a> {
 /// The manifest cannot be fetched within `rootstream.retry=`, is not signed or otherwise not to be trusted, or the
 /// image is for another machine.
 pub fn plan<'a>(sources: Sources<'a>, machine: &Machine, tally: &mut Tally) -> anyhow::Result<Plan<'a>> {
-    let mirrors = Mirrors::new(sources);
+    let mirrors = Mirrors::new(sources)?;
     let published = Published::find(sources, machine, &mirrors);
     *tally = mirrors.tally();
     Ok(Plan { sources, mirrors, published: published? })

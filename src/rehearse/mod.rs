@@ -12,6 +12,7 @@ use crate::checks::Checks;
 use crate::cmdline::{self, Config};
 use crate::failure::{Advise, Failure, refuse};
 use crate::handover;
+use crate::image::tls::Certificates;
 use crate::image::trust::Keys;
 use crate::image::{Anchors, Machine, Resolve, Sources, Unpack};
 use crate::log::StderrLog;
@@ -106,7 +107,10 @@ fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {
 fn image(options: &Options, config: &Config, network: Option<&Network>, record: &mut Record) -> Result<(), Stop> {
     let resolver: Arc<dyn Resolve> = network.map_or_else(|| Arc::new(HostNames) as _, Network::resolver);
     let unpack = Unpack { owners: !options.no_owners, workers: options.workers.unwrap_or_else(boot::workers) };
-    let anchors = Anchors { keys: Keys::read(&options.keys).or_exit(USAGE)? };
+    let anchors = Anchors {
+        keys: Keys::read(&options.keys).or_exit(USAGE)?,
+        certificates: Certificates::read(&options.ca).or_exit(USAGE)?,
+    };
     let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &resolver };
     let machine = Machine { release: options.kernel.clone(), arch: options.arch.clone() };
     let root = record

@@ -23,6 +23,7 @@ usage: init rehearse --root DIR --cmdline 'PARAMETERS' [OPTIONS]
   --kernel RELEASE refuse an image without modules for this kernel
   --arch ARCH      refuse an image for another architecture than this (x86_64, aarch64, …)
   --key FILE       a public key that the initramfs would hold; may be given several times
+  --ca FILE        certificates (PEM) that the initramfs would know https:// servers by; may be given several times
   --workers N      threads that unpack a published image, instead of one for each processor
   --json           the record as one JSON object
   --help           this text
@@ -46,6 +47,7 @@ pub(super) struct Options {
     pub(super) kernel: Option<String>,
     pub(super) arch: Option<String>,
     pub(super) keys: Vec<PathBuf>,
+    pub(super) ca: Vec<PathBuf>,
     pub(super) workers: Option<usize>,
     pub(super) json: bool,
 }
@@ -68,6 +70,7 @@ impl Options {
                 Long("kernel") => options.kernel = Some(parser.value()?.string()?),
                 Long("arch") => options.arch = Some(parser.value()?.string()?),
                 Long("key") => options.keys.push(PathBuf::from(parser.value()?)),
+                Long("ca") => options.ca.push(PathBuf::from(parser.value()?)),
                 Long("workers") => {
                     let count: usize = parser.value()?.parse()?;
                     ensure!((1..=64).contains(&count), "--workers takes 1 to 64");

@@ -46,9 +46,18 @@ pub(crate) fn install_by(
     workers: usize,
     root: &Path,
 ) -> anyhow::Result<VerifiedRoot> {
+    install_trusting(&Anchors::default(), settings, Unpack { owners, workers }, root, &mut Tally::default())
+}
+
+/// The same with trusted keys and certificates.
+pub(crate) fn install_trusting(
+    anchors: &Anchors,
+    settings: &Settings,
+    unpack: Unpack,
+    root: &Path,
+    tally: &mut Tally,
+) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
-    let anchors = Anchors::default();
-    let sources = Sources { settings, anchors: &anchors, resolver: &resolver };
-    let (machine, mut tally) = (Machine::default(), Tally::default());
-    image::plan(sources, &machine, &mut tally)?.install(Unpack { owners, workers }, root, &mut tally)
+    let sources = Sources { settings, anchors, resolver: &resolver };
+    image::plan(sources, &Machine::default(), tally)?.install(unpack, root, tally)
 }

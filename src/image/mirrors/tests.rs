@@ -38,7 +38,7 @@ fn with_mirrors<T>(urls: &[String], test: impl FnOnce(&Mirrors<'_>) -> T) -> T {
     };
     let resolver: Arc<dyn Resolve> = Arc::new(Nobody);
     let anchors = Anchors::default();
-    test(&Mirrors::new(Sources { settings: &settings, anchors: &anchors, resolver: &resolver }))
+    test(&Mirrors::new(Sources { settings: &settings, anchors: &anchors, resolver: &resolver }).unwrap())
 }
 
 fn serve(answer: impl Fn(&Request, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Server {
