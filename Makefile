@@ -14,6 +14,7 @@ NET ?= tap
 ACCEL ?= tcg
 HOLD ?= 0
 RUNS ?= 5
+SECONDS ?= 30
 
 # Asked before anything is built; $(error) exits 2.
 allowed = $(shell sed -n 's/^$(1) //p' qemu/choices.txt)
@@ -59,8 +60,11 @@ bench: site ## the agent against the pipelines it replaces, on the lab's image: 
 	$(CARGO) build -p rootstream-bench
 	target/debug/bench $(INIT) build/lab/site/built/compute.tar $(RUNS)
 
+fuzz: deps ## break the parsers with every fuzzer for a while: [SECONDS=30]; gets cargo-fuzz and nightly Rust where missing
+	@sh fuzz/run.sh '$(SECONDS)'
+
 clean: ## remove everything that was built
 	$(CARGO) clean
 	rm -rf build
 
-.PHONY: help bench boot init lab site deps docs lint test-fast test clean
+.PHONY: help bench boot fuzz init lab site deps docs lint test-fast test clean

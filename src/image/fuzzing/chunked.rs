@@ -25,7 +25,7 @@ const LONGEST: usize = 512 << 10;
 
 /// A piece of an archive.
 #[derive(Clone)]
-struct Loose {
+pub(super) struct Loose {
     bytes: Vec<u8>,
     continues: Option<Continued>,
 }
@@ -49,15 +49,7 @@ pub fn chunks(input: &[u8]) {
     let (published, plain) = (Enclosure::new(), Enclosure::new());
     // Devices would need a right that not everybody who runs this has.
     let options = Unpack { owners: false, workers };
-    let (mut into, from) = pipe::pipe(2 + file.len() / pipe::BLOCK);
-    let mut rest = file.as_slice();
-    while !rest.is_empty() {
-        let count = rest.read(into.space().unwrap()).unwrap();
-        into.wrote(count);
-    }
-    into.finish();
-    let unpacked = chunks::unpack(&manifest, from, &Never, &published.root(), options);
-    published.check();
+    let unpacked = install(&manifest, &file, options, &published);
     let joined: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes.iter().copied()).collect();
     match unpacked {
         Ok(Unpacked { bytes, .. }) => {
@@ -74,6 +66,25 @@ pub fn chunks(input: &[u8]) {
     }
 }
 
+/// Unpacks a published image, of which there is no second copy.
+pub(super) fn install(
+    manifest: &Manifest,
+    file: &[u8],
+    options: Unpack,
+    place: &Enclosure,
+) -> anyhow::Result<Unpacked> {
+    let (mut into, from) = pipe::pipe(2 + file.len() / pipe::BLOCK);
+    let mut rest = file;
+    while !rest.is_empty() {
+        let count = rest.read(into.space().unwrap()).unwrap();
+        into.wrote(count);
+    }
+    into.finish();
+    let unpacked = chunks::unpack(manifest, from, &Never, &place.root(), options);
+    place.check();
+    unpacked
+}
+
 /// A chunk with the wrong digest stays as it is.
 struct Never;
 
@@ -86,17 +97,17 @@ impl Repair for Never {
 }
 
 /// A folder with a root in it, and with things next to the root that nobody may touch.
-struct Enclosure(TempDir);
+pub(super) struct Enclosure(TempDir);
 
 impl Enclosure {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         fs::create_dir(folder.path().join("root")).unwrap();
         fs::write(folder.path().join("victim"), "untouched").unwrap();
         Self(folder)
     }
 
-    fn root(&self) -> std::path::PathBuf {
+    pub(super) fn root(&self) -> std::path::PathBuf {
         self.0.path().join("root")
     }
 
@@ -118,7 +129,7 @@ fn umask() -> u32 {
 }
 
 /// The tree at `root`: a line for each path.
-fn snapshot(root: &Path) -> BTreeMap<Vec<u8>, String> {
+pub(super) fn snapshot(root: &Path) -> BTreeMap<Vec<u8>, String> {
     let mut tree = BTreeMap::new();
     let mut names: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     let mut paths = vec![root.to_owned()];
@@ -164,7 +175,7 @@ fn snapshot(root: &Path) -> BTreeMap<Vec<u8>, String> {
 }
 
 /// Cuts an archive as a publisher does, as far as it is one.
-fn cut(archive: &[u8], most: usize) -> Vec<Loose> {
+pub(super) fn cut(archive: &[u8], most: usize) -> Vec<Loose> {
     let mut pieces = Vec::new();
     let mut now = Loose { bytes: Vec::new(), continues: None };
     let mut at = 0;
@@ -264,7 +275,8 @@ fn spoil(pieces: &mut Vec<Loose>, what: u8, value: u8) {
     }
 }
 
-fn publish(media: Media, pieces: &[Loose]) -> (Manifest, Vec<u8>) {
+/// The pieces as a published image.
+pub(super) fn publish(media: Media, pieces: &[Loose]) -> (Manifest, Vec<u8>) {
     let (mut file, mut chunks) = (Vec::new(), Vec::new());
     for Loose { bytes, continues } in pieces {
         let packed = match media {

@@ -73,7 +73,7 @@ fn bytes(length: usize) -> Vec<u8> {
 }
 
 /// One that is canonical.
-fn canonical() -> Vec<u8> {
+pub(super) fn canonical() -> Vec<u8> {
     let mut archive = Builder::new(Vec::new());
     for name in ["./", "usr/", "usr/lib/", "etc/"] {
         archive.append(&header(name, EntryType::Directory, 0), &[][..]).unwrap();

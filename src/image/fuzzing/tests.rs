@@ -1,6 +1,10 @@
 //! The fuzzers' targets in every run of the tests: their seeds, and the same few thousand mutations of them.
 
+use super::chunked::{Enclosure, cut, install, publish, snapshot};
+use super::seeds::canonical;
 use super::{TARGETS, seeds};
+use crate::image::Unpack;
+use crate::image::manifest::{Manifest, Media};
 
 /// Numbers that look like chance and are the same every time.
 struct Chance(u64);
@@ -107,4 +111,40 @@ fn two_versions_of_a_file_are_never_joined() {
 #[test]
 fn one_signature_alone_will_do() {
     run("signature", 2000);
+}
+
+// F33, F35
+#[test]
+fn a_flipped_bit_in_a_published_image_makes_no_other_tree() {
+    let owners = nix::unistd::geteuid().is_root();
+    let options = Unpack { owners, workers: 1 };
+    let (manifest, file) = publish(Media::TarZstd, &cut(&canonical(), 2048));
+    assert!(manifest.chunks.len() >= 4, "{}", manifest.chunks.len());
+    assert!(manifest.chunks.iter().any(|chunk| chunk.continues.is_some()));
+    let place = Enclosure::new();
+    install(&manifest, &file, options, &place).unwrap();
+    let expected = snapshot(&place.root());
+    let mut chance = Chance(1);
+    for at in 0..file.len() {
+        let mut bad = file.clone();
+        bad[at] ^= 1 << chance.below(8);
+        let error = install(&manifest, &bad, options, &Enclosure::new()).unwrap_err();
+        assert!(format!("{error:#}").contains("is damaged"), "byte {at}: {error:#}");
+    }
+    // Nobody signed this manifest, and still no flip makes it lead elsewhere.
+    let json = serde_json::to_vec(&manifest).unwrap();
+    let (mut refused, mut right) = (0, 0);
+    for at in 0..json.len() {
+        let mut bad = json.clone();
+        bad[at] ^= 1 << chance.below(8);
+        let place = Enclosure::new();
+        match Manifest::parse(&bad).and_then(|bad| install(&bad, &file, options, &place)) {
+            Ok(_) => {
+                assert_eq!(snapshot(&place.root()), expected, "byte {at}: {}", String::from_utf8_lossy(&bad));
+                right += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > right && right > 20, "{refused} refused, {right} made no difference");
 }
