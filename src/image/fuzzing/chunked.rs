@@ -26,8 +26,8 @@ const LONGEST: usize = 512 << 10;
 /// A piece of an archive.
 #[derive(Clone)]
 pub(super) struct Loose {
-    bytes: Vec<u8>,
-    continues: Option<Continued>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) continues: Option<Continued>,
 }
 
 /// A published archive, of which everything may be wrong but the chunks' digests: it is refused, or becomes what the

@@ -148,3 +148,17 @@ fn a_flipped_bit_in_a_published_image_makes_no_other_tree() {
     }
     assert!(refused > right && right > 20, "{refused} refused, {right} made no difference");
 }
+
+// F47
+#[test]
+fn a_chunk_that_tar_would_stop_reading_at_is_refused() {
+    for zeros in [512, 1024, 4096] {
+        let mut pieces = cut(&canonical(), 2048);
+        let end = pieces.iter().position(|piece| piece.continues.is_some()).unwrap() - 2;
+        pieces[end].bytes.extend(vec![0; zeros]);
+        let (manifest, file) = publish(Media::TarZstd, &pieces);
+        let options = Unpack { owners: false, workers: 2 };
+        let error = install(&manifest, &file, options, &Enclosure::new()).unwrap_err();
+        assert!(format!("{error:#}").contains("end mark"), "{error:#}");
+    }
+}
