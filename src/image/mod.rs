@@ -9,6 +9,9 @@ mod decode;
 mod fetch;
 mod filesystem;
 mod from_lease;
+#[doc(hidden)]
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod halt;
 mod header;
 mod http;
