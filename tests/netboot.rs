@@ -154,7 +154,15 @@ fn rehearsing_the_debian_image_gives_what_gnu_tar_gives() {
     assert!(tar.arg("-C").arg(expected.path()).status().unwrap().success());
     // A Debian without these would prove little.
     assert!(expected.path().join("usr/bin/su").exists() && expected.path().join("usr/lib/modules").exists());
-    for image in [find(&site.join("store/compute"), |name| name.ends_with(".tar.zst")), gzipped] {
+    let published = find(&site.join("store/compute"), |name| name.ends_with(".tar.zst"));
+    // Other tools read what is published.
+    let theirs = tempfile::tempdir().unwrap();
+    let mut pipe = Command::new("sh");
+    pipe.args(["-c", "zstd -dc \"$1\" | tar --numeric-owner --xattrs --xattrs-include='*' -xpf - -C \"$2\"", "sh"]);
+    assert!(pipe.arg(&published).arg(theirs.path()).status().unwrap().success());
+    let differences = compare_trees(expected.path(), theirs.path()).unwrap();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    for image in [published, gzipped] {
         let ours = tempfile::tempdir().unwrap();
         let peak = rehearse(&image, ours.path());
         let differences = compare_trees(expected.path(), ours.path()).unwrap();

@@ -15,9 +15,9 @@ use crate::config::nodes::{Node, Nodes};
 use crate::config::site::Site;
 use crate::image::build::{self, build};
 use crate::image::list;
-use crate::image::publish::{Format, publish};
+use crate::image::publish::{self, Format, publish};
 use crate::progress::megabytes;
-use crate::{aside, logger, say, starter, up};
+use crate::{aside, keys, logger, say, starter, up};
 
 /// Boot stateless cluster nodes: images, kernel and initramfs, DHCP, TFTP and HTTP on one master.
 #[derive(Debug, Parser)]
@@ -58,6 +58,9 @@ enum Command {
     /// What the nodes run.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// The keys that nodes trust.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Make kernel and initramfs for an image, in tftp/NAME/.
     #[command(after_help = "\
 Examples:
@@ -155,13 +158,21 @@ into the boot menus when it gets SIGHUP or starts again.
 
 Examples:
   rootstream image publish compute
-  rootstream image publish compute --format tar.gz")]
+  rootstream image publish compute --format tar.gz
+  rootstream image publish compute --format squashfs --level 19")]
     Publish {
         /// The image.
         name: Name,
         /// How it is packed.
         #[arg(long, default_value = "tar.zst")]
         format: Format,
+        /// How hard it is compressed: 1 to 22 for tar.zst and squashfs (9 when absent), 1 to 12 for tar.gz (6) and
+        /// erofs (9).
+        #[arg(long)]
+        level: Option<i32>,
+        /// The secret key that signs, keys/NAME.key, where the site has several.
+        #[arg(long, value_name = "NAME")]
+        key: Option<Name>,
         #[command(flatten)]
         secrets: Secrets,
     },
@@ -171,6 +182,33 @@ Examples:
         /// For machines.
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a pair of keys: keys/NAME.key signs what is published, keys/NAME.pub is put into the initramfs.
+    #[command(after_help = "\
+The secret key has no password, so that publishing needs nobody at the keyboard; only its owner can read it
+(0600). Whoever has it can sign images for your nodes: keep a copy where nobody else gets at it. Both are files
+of minisign(1), which can sign and verify too.
+
+With a key:
+  rootstream key new
+  rootstream bootstrap compute          nodes that boot this initramfs take signed images only
+  rootstream image publish compute      signs
+
+To replace a key, so that every node can boot at any moment:
+  rootstream key new --name next
+  rootstream bootstrap compute          trusts both; for each image
+  mv keys/site.key /somewhere/safe      from now on next.key signs
+  rootstream image publish compute      again, for each image
+  rm keys/site.pub                      when nothing boots the older initramfs and builds
+  rootstream bootstrap compute          trusts the new one only")]
+    New {
+        /// Its name.
+        #[arg(long, default_value = "site")]
+        name: Name,
     },
 }
 
@@ -239,22 +277,42 @@ fn run(cli: &Cli) -> Result<()> {
             let options = build::Options { force: *force, allow_secrets: secrets.allow_secrets };
             build(&site()?, name, options).map(drop)
         }
-        Command::Image(ImageCommand::Publish { name, format, secrets }) => {
+        Command::Image(ImageCommand::Publish { name, format, level, key, secrets }) => {
             let site = site()?;
-            let manifest = publish(&site, name, *format, secrets.allow_secrets)?;
+            let allow_secrets = secrets.allow_secrets;
+            let options = publish::Options { format: *format, level: *level, allow_secrets, key: key.clone() };
+            let manifest = publish(&site, name, &options)?;
             say::result(format_args!("store/{name}/{}", manifest.file));
             let (address, port) = (site.config().network.address.address, site.config().http.port);
             let port = if port == 80 { String::new() } else { format!(":{port}") };
             say::note(format_args!(
-                "`rootstream up` serves it as http://{address}{port}/images/{name}/{}",
-                manifest.file
+                "`rootstream up` serves it as http://{address}{port}/images/{name}/{}.json",
+                manifest.build
             ));
             Ok(())
         }
         Command::Image(ImageCommand::List { json }) => list_images(&site()?, *json),
+        Command::Key(KeyCommand::New { name }) => new_key(&site()?, name),
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
         Command::Up { port } => up::up(&site()?, *port),
     }
+}
+
+fn new_key(site: &Site, name: &Name) -> Result<()> {
+    let pair = keys::new(site, name)?;
+    for path in [&pair.secret, &pair.public] {
+        say::result(path.strip_prefix(site.root()).unwrap_or(path).display());
+    }
+    say::note(format_args!(
+        "keep keys/{name}.key to yourself: it has no password; now `rootstream bootstrap` and `rootstream image publish`"
+    ));
+    if !pair.others.is_empty() {
+        say::note(format_args!(
+            "the site has other secret keys ({}): until they are moved away, image publish needs --key NAME",
+            pair.others.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 fn make_bootstrap(site: &Site, args: &BootstrapArgs) -> Result<()> {

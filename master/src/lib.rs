@@ -9,6 +9,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod image;
+pub mod keys;
 mod logger;
 mod progress;
 mod say;

@@ -1,6 +1,6 @@
 //! What long work shows: a bar or spinner on a terminal, plain lines elsewhere.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -57,9 +57,11 @@ impl Progress {
         }
     }
 
-    /// A reader that counts what is read through it.
-    pub(crate) fn read<R: Read>(&self, reader: R) -> impl Read + use<R> {
-        self.bar.clone().unwrap_or_else(ProgressBar::hidden).wrap_read(reader)
+    /// Says that this many bytes more are done.
+    pub(crate) fn advance(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
     }
 
     /// Ends with one line that stays.

@@ -8,46 +8,73 @@ use anyhow::{Context as _, bail, ensure};
 use tar::Header;
 
 use super::header::{self, BLOCK};
-use super::pax::{self, Record, Time};
+use super::pax::{self, Record};
 use super::sparse;
+
+pub use super::path::Name;
+pub use super::pax::Time;
+pub use super::sparse::Map;
 
 /// The most bytes of extension headers that one member may have.
 const EXTENSIONS: u64 = 1 << 20;
 
 /// What a member becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// A file.
     File,
+    /// Another name of a file that came before.
     HardLink,
+    /// A symbolic link.
     Symlink,
+    /// A directory.
     Directory,
+    /// A named pipe.
     Fifo,
-    Character { major: u32, minor: u32 },
-    Block { major: u32, minor: u32 },
+    /// A character device.
+    Character {
+        /// Its driver.
+        major: u32,
+        /// Its number there.
+        minor: u32,
+    },
+    /// A block device.
+    Block {
+        /// Its driver.
+        major: u32,
+        /// Its number there.
+        minor: u32,
+    },
 }
 
 /// One member, without its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Member {
+pub struct Member {
     /// Its name as the archive has it.
-    pub(super) path: Vec<u8>,
-    pub(super) kind: Kind,
+    pub path: Vec<u8>,
+    /// What it becomes.
+    pub kind: Kind,
     /// Target of a link, as the archive has it.
-    pub(super) link: Vec<u8>,
+    pub link: Vec<u8>,
     /// The permission bits, with setuid, setgid and sticky.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Time,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// When it was changed last.
+    pub mtime: Time,
+    /// Extended attributes, ACLs among them: names, and values as the kernel takes them.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where the data goes; `None`: all of it, from the start.
-    pub(super) map: Option<sparse::Map>,
+    pub map: Option<Map>,
     /// Length of the data in the archive.
-    pub(super) archived: u64,
+    pub archived: u64,
 }
 
 /// An archive being read.
-pub(super) struct Archive<R> {
+#[derive(Debug)]
+pub struct Archive<R> {
     input: R,
     at: u64,
     /// Data of the current member not read yet, and the padding after it.
@@ -55,9 +82,9 @@ pub(super) struct Archive<R> {
     padding: u64,
     global: Vec<u8>,
     /// Members of unknown type that were passed over.
-    pub(super) unknown: u64,
+    pub unknown: u64,
     /// Whether the archive ended without an end mark.
-    pub(super) unmarked: bool,
+    pub unmarked: bool,
 }
 
 /// Extension headers that came before a member's own.
@@ -70,7 +97,8 @@ struct Extensions {
 }
 
 impl<R: BufRead> Archive<R> {
-    pub(super) fn new(input: R) -> Self {
+    /// Reads the archive that `input` holds.
+    pub fn new(input: R) -> Self {
         Self { input, at: 0, body: 0, padding: 0, global: Vec::new(), unknown: 0, unmarked: false }
     }
 
@@ -79,7 +107,8 @@ impl<R: BufRead> Archive<R> {
     ///
     /// # Errors
     /// The archive is damaged, cut short, or continues after its end.
-    pub(super) fn next(&mut self) -> anyhow::Result<Option<Member>> {
+    #[expect(clippy::should_implement_trait, reason = "an iterator could not fail and be read from between members")]
+    pub fn next(&mut self) -> anyhow::Result<Option<Member>> {
         let mut extensions = Extensions::default();
         loop {
             self.skip_body()?;
@@ -103,7 +132,7 @@ impl<R: BufRead> Archive<R> {
     ///
     /// # Errors
     /// The archive ends before the data does.
-    pub(super) fn data(&mut self) -> anyhow::Result<&[u8]> {
+    pub fn data(&mut self) -> anyhow::Result<&[u8]> {
         if self.body == 0 {
             return Ok(&[]);
         }
@@ -113,8 +142,13 @@ impl<R: BufRead> Archive<R> {
         Ok(bytes.get(..most).unwrap_or_default())
     }
 
+    /// How many bytes of the input were read so far: after [`Archive::next`], where the member's data begins.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
     /// Says that this many bytes of [`Archive::data`] were used.
-    pub(super) fn used(&mut self, count: usize) {
+    pub fn used(&mut self, count: usize) {
         self.input.consume(count);
         self.at += count as u64;
         self.body = self.body.saturating_sub(count as u64);

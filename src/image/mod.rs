@@ -1,7 +1,7 @@
 //! The image: fetched, decoded, verified and unpacked in one pass; or, where it is a file system, mounted after it.
 
 mod acl;
-mod archive;
+pub mod archive;
 mod choice;
 mod chunks;
 mod cut;

@@ -5,10 +5,10 @@ use anyhow::{bail, ensure};
 /// A name relative to the root: components joined by single slashes, none of them `.` or `..`.
 /// Empty for the root itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Name {
+pub struct Name {
     bytes: Vec<u8>,
     /// Whether it began with a slash that was taken off.
-    pub(super) absolute: bool,
+    pub absolute: bool,
 }
 
 impl Name {
@@ -16,7 +16,7 @@ impl Name {
     ///
     /// # Errors
     /// It is empty, holds a NUL, or a `..` component.
-    pub(super) fn new(raw: &[u8]) -> anyhow::Result<Self> {
+    pub fn new(raw: &[u8]) -> anyhow::Result<Self> {
         ensure!(!raw.is_empty(), "a member has an empty name");
         ensure!(!raw.contains(&0), "the name \"{}\" holds a NUL", raw.escape_ascii());
         let mut bytes = Vec::with_capacity(raw.len());
@@ -36,12 +36,12 @@ impl Name {
     }
 
     /// The whole name.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// The directory that it is in (empty for the root) and its last component.
-    pub(super) fn split(&self) -> (&[u8], &[u8]) {
+    pub fn split(&self) -> (&[u8], &[u8]) {
         match self.bytes.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => {
                 let (parent, last) = self.bytes.split_at(slash);

@@ -4,10 +4,12 @@
 use anyhow::{Context as _, bail, ensure};
 
 /// A point in time: seconds since 1970 and nanoseconds after them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Time {
-    pub(super) seconds: i64,
-    pub(super) nanoseconds: u32,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time {
+    /// Whole seconds; negative before 1970.
+    pub seconds: i64,
+    /// Nanoseconds after them.
+    pub nanoseconds: u32,
 }
 
 /// One record, `KEY=VALUE`.

@@ -12,11 +12,11 @@ const MOST_PARTS: usize = 262_144;
 
 /// Where the archived bytes of a sparse file go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Map {
+pub struct Map {
     /// The file's length, holes included.
-    pub(super) size: u64,
+    pub size: u64,
     /// Offset and length of each part, in order, without overlap.
-    pub(super) parts: Vec<(u64, u64)>,
+    pub parts: Vec<(u64, u64)>,
 }
 
 impl Map {

@@ -31,12 +31,17 @@ impl Keys {
     /// # Errors
     /// One cannot be read, or is no such key: a key that is left out silently would weaken or block every boot.
     pub fn read(files: &[PathBuf]) -> anyhow::Result<Self> {
-        let key = |file: &PathBuf| {
-            let read = || -> anyhow::Result<PublicKey> { Ok(PublicKey::decode(&fs::read_to_string(file)?)?) };
-            let todo = "name a minisign public key (two lines; `rootstream key new` makes one)";
-            read().advise(format!("reading the trust key {}", file.display()), todo)
-        };
+        let key = |file: &PathBuf| key(&file.display().to_string(), || Ok(fs::read_to_string(file)?));
         files.iter().map(key).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Reads public keys from the texts of such files, each with its name.
+    ///
+    /// # Errors
+    /// See [`Keys::read`].
+    pub fn parse<'a>(texts: impl IntoIterator<Item = (&'a String, &'a String)>) -> anyhow::Result<Self> {
+        let key = |(name, text): (&'a String, &'a String)| key(name, || Ok(text.clone()));
+        texts.into_iter().map(key).collect::<Result<_, _>>().map(Self)
     }
 
     /// Reads every `*.pub` in a folder; none where there is no such folder.
@@ -95,6 +100,12 @@ pub fn files_in(folder: &Path, suffix: &str) -> anyhow::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+fn key(name: &str, text: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<PublicKey> {
+    let decoded = text().and_then(|text| Ok(PublicKey::decode(&text)?));
+    let todo = "name a minisign public key (two lines; `rootstream key new` makes one)";
+    decoded.advise(format!("reading the trust key {name}"), todo)
 }
 
 /// Ends what [`Keys::begin`] began.

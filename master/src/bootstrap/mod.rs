@@ -6,6 +6,7 @@ pub mod cpio;
 mod kernel;
 pub mod modules;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::aside;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
 use crate::image::built::Built;
+use crate::keys;
 use crate::progress::{Progress, megabytes};
 use cpio::Archive;
 
@@ -45,6 +47,9 @@ pub struct Bootstrap {
     pub kernel: String,
     /// The initramfs's file, next to this one.
     pub initramfs: String,
+    /// The public keys in it, by the names of their files: nodes that boot it ask for a signature of one of them.
+    #[serde(default)]
+    pub keys: BTreeMap<String, String>,
 }
 
 impl Bootstrap {
@@ -105,6 +110,10 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     archive.file("modules.txt", 0o644, modules_txt.into_bytes());
     archive.file(&format!("{folder}/modules.dep"), 0o644, index.dep_of(&closure.files).into_bytes());
     archive.file(&format!("{folder}/modules.builtin"), 0o644, kernel.builtin.clone().into_bytes());
+    let keys = keys::trusted(site)?;
+    for (name, text) in &keys {
+        archive.file(&format!("keys/{name}"), 0o644, text.clone().into_bytes());
+    }
     let count = modules.len();
     for (path, content) in modules {
         archive.file(&format!("{folder}/{path}"), 0o644, content);
@@ -128,15 +137,22 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
         release: release.clone(),
         kernel: format!("vmlinuz-{release}"),
         initramfs: format!("initramfs-{release}.img"),
+        keys,
     };
     aside::write(&target.join(&made.kernel), &vmlinuz)?;
     aside::write(&target.join(&made.initramfs), &packed)?;
     let record = serde_json::to_vec_pretty(&made).context("writing the record")?;
     aside::write(&target.join("bootstrap.json"), &record)?;
     progress.done(&format!(
-        "kernel {release} {}, initramfs {} with {count} modules",
+        "kernel {release} {}, initramfs {} with {count} modules{}",
         megabytes(vmlinuz.len() as u64),
-        megabytes(packed.len() as u64)
+        megabytes(packed.len() as u64),
+        if made.keys.is_empty() {
+            ", no key: images need no signature".to_owned()
+        } else {
+            let names: Vec<&str> = made.keys.keys().map(String::as_str).collect();
+            format!(", images must be signed for {}", names.join(" or "))
+        }
     ));
     Ok(made)
 }

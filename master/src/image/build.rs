@@ -13,7 +13,9 @@ use rootstream::image::hex;
 use sha2::{Digest, Sha256};
 
 use super::built::Record;
-use super::{Survey, overlay, survey};
+use super::canon::Tree;
+use super::survey::survey;
+use super::{Survey, overlay};
 use crate::aside;
 use crate::clock;
 use crate::config::addresses::Name;
@@ -84,7 +86,8 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<()> {
     progress.step("looking for secrets");
     let reading = || format!("reading the archive of {name}");
     let finished = File::open(fresh.path()).with_context(reading)?;
-    let found = survey(BufReader::with_capacity(1 << 20, finished)).with_context(reading)?;
+    let tree = Tree::read(BufReader::with_capacity(1 << 20, &finished)).with_context(reading)?;
+    let found = survey(&tree, &finished).with_context(reading)?;
     refuse_secrets(name, &found, options.allow_secrets)?;
     // The record goes first: with the old archive's size it no longer fits, so a kill between the
     // two means another build, never a wrong one taken for current.

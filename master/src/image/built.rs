@@ -69,12 +69,9 @@ impl Built {
         Ok(BufReader::with_capacity(1 << 20, archive))
     }
 
-    /// Bytes of the archive.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub fn bytes(&self) -> Result<u64> {
-        Ok(self.archive.metadata().with_context(|| format!("measuring {}", self.path.display()))?.len())
+    /// The same as a file, for reading at places.
+    pub(super) fn file(&self) -> &File {
+        &self.archive
     }
 
     /// The archive's name when it was opened, for messages.

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rootstream::image::manifest::Manifest;
 use serde::Serialize;
 
-use super::manifest::Manifest;
+use super::store::Build;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
 
@@ -39,7 +40,7 @@ pub fn images(site: &Site) -> Result<Vec<Listed>> {
                 name: name.clone(),
                 recipe: recipes.contains(name),
                 built: built.contains(name),
-                latest: Manifest::latest(site, name)?,
+                latest: Build::latest(site, name)?.map(|build| build.manifest),
             })
         })
         .collect()

@@ -2,12 +2,15 @@
 
 pub mod build;
 pub mod built;
+mod canon;
+mod filesystem;
 pub mod list;
-pub mod manifest;
 mod overlay;
+mod pack;
 pub mod publish;
 mod secrets;
+pub mod store;
 mod survey;
 
+pub use survey::Survey;
 pub(crate) use survey::plain;
-pub use survey::{Survey, survey};

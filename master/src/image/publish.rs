@@ -1,22 +1,27 @@
-//! Into the store: compressed, digested, and visible all at once.
+//! Into the store: canonical, in chunks, digested, signed, and visible all at once.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
-use flate2::{Compression, GzBuilder};
-use rootstream::image::hex;
-use sha2::{Digest, Sha256};
+use anyhow::{Context, Result, bail};
+use libdeflater::CompressionLvl;
+use rootstream::failure::refuse;
+use rootstream::image::manifest::{FORMAT, Latest, Manifest, Media};
 
 use super::built::Built;
-use super::manifest::{FORMAT, Latest, Manifest};
-use super::{build, survey};
+use super::canon::{Entry, Tree};
+use super::filesystem::{self, FileSystem};
+use super::pack::{Archive, Codec};
+use super::survey::survey;
+use super::{build, store};
 use crate::aside;
 use crate::clock;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
+use crate::keys::{self, Signer};
 use crate::progress::{Progress, megabytes};
+
+/// More chunks than this make a manifest that is too large: 128 GiB unpacked.
+const MOST_CHUNKS: usize = 65_536;
 
 /// How an image is packed for the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,27 +32,60 @@ pub enum Format {
     /// For tools that know nothing newer.
     #[value(name = "tar.gz")]
     TarGz,
-    /// Not compressed.
-    #[value(name = "tar")]
-    Tar,
+    /// A file system, mounted in the nodes' memory as it is: for nodes with little of it.
+    Squashfs,
+    /// The same, larger and quicker to read.
+    Erofs,
+}
+
+/// What packs an image.
+enum Packer {
+    Chunks(Codec),
+    FileSystem(FileSystem),
 }
 
 impl Format {
-    fn suffix(self) -> &'static str {
+    fn media(self) -> Media {
         match self {
-            Self::TarZst => "tar.zst",
-            Self::TarGz => "tar.gz",
-            Self::Tar => "tar",
+            Self::TarZst => Media::TarZstd,
+            Self::TarGz => Media::TarGzip,
+            Self::Squashfs => Media::Squashfs,
+            Self::Erofs => Media::Erofs,
         }
     }
 
-    fn media(self) -> &'static str {
-        match self {
-            Self::TarZst => "tar+zstd",
-            Self::TarGz => "tar+gzip",
-            Self::Tar => "tar",
+    fn packer(self, level: Option<i32>) -> Result<Packer> {
+        let (usual, most) = match self {
+            Self::TarZst | Self::Squashfs => (9, 22),
+            // The levels above take three times as long for one part in a hundred.
+            Self::TarGz => (6, 12),
+            Self::Erofs => (9, 12),
+        };
+        let level = level.unwrap_or(usual);
+        if !(1..=most).contains(&level) {
+            let what = format!("there is no level {level} of {}", self.media().suffix());
+            return Err(refuse(what, format!("take one from 1 (quick) to {most} (small)")));
         }
+        Ok(match self {
+            Self::TarZst => Packer::Chunks(Codec::Zstd(level)),
+            Self::TarGz => Packer::Chunks(Codec::Gzip(CompressionLvl::new(level).unwrap_or_default())),
+            Self::Squashfs => Packer::FileSystem(FileSystem::Squashfs(level)),
+            Self::Erofs => Packer::FileSystem(FileSystem::Erofs(level)),
+        })
     }
+}
+
+/// How to publish.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How the image is packed.
+    pub format: Format,
+    /// How hard it is compressed; what is usual when absent.
+    pub level: Option<i32>,
+    /// Publish an image that holds secrets.
+    pub allow_secrets: bool,
+    /// The secret key that signs; the only one when absent.
+    pub key: Option<Name>,
 }
 
 /// Publishes what was built last as a new build, and makes it the newest.
@@ -56,108 +94,118 @@ impl Format {
 ///
 /// # Errors
 /// Nothing was built, the image holds secrets, or the disk refuses.
-pub fn publish(site: &Site, name: &Name, format: Format, allow_secrets: bool) -> Result<Manifest> {
-    publish_built(site, name, &Built::of(site, name)?, format, allow_secrets)
+pub fn publish(site: &Site, name: &Name, options: &Options) -> Result<Manifest> {
+    publish_built(site, name, &Built::of(site, name)?, options)
 }
 
 /// Publishes this archive: what is surveyed and what is packed are one open file, whatever a build
 /// puts in its place meanwhile.
-fn publish_built(site: &Site, name: &Name, built: &Built, format: Format, allow_secrets: bool) -> Result<Manifest> {
+fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> Result<Manifest> {
+    let packer = options.format.packer(options.level)?;
+    // What is wrong with the key is said before the work.
+    let signer = Signer::of(site, options.key.as_ref())?;
     let folder = site.folder(&format!("store/{name}"))?;
     // Held to the end.
     let _claim = aside::claim(&folder)?;
-    let found = survey(built.archive()?).with_context(|| format!("reading the archive {}", built.path().display()))?;
-    build::refuse_secrets(name, &found, allow_secrets)?;
+    let reading = || format!("reading the archive {}", built.path().display());
+    let tree = Tree::read(built.archive()?).with_context(reading)?;
+    let found = survey(&tree, built.file()).with_context(reading)?;
+    build::refuse_secrets(name, &found, options.allow_secrets)?;
     if found.init.is_none() {
         log::warn!("image {name}: no /sbin/init in it; its nodes need init= among their kernel parameters");
     }
-    let total = built.bytes()?;
-    let progress = Progress::bytes(format!("publishing {name}"), total);
-    let source = progress.read(built.archive()?);
+    let entries = Entry::all(&tree);
+    let archive = Archive::new(&entries, built.file())?;
+    if archive.chunks() > MOST_CHUNKS {
+        let what = format!("the image {name} has {} GiB of files, which is too much", found.bytes >> 30);
+        return Err(refuse(what, "make it smaller; holes in sparse files count"));
+    }
+    let progress = Progress::bytes(format!("publishing {name}"), found.bytes);
     let now = SystemTime::now();
     let data = aside::begin(&folder.join("build"))?;
-    let (size, sha256) =
-        pack(format, source, total, data.as_file()).with_context(|| format!("packing {}", built.path().display()))?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let advance = |bytes| progress.advance(bytes);
+    let packed = match packer {
+        Packer::Chunks(codec) => archive.pack(codec, workers, data.as_file(), advance),
+        Packer::FileSystem(kind) => filesystem::pack(kind, &archive, &folder, data.as_file(), advance),
+    };
+    let packed = packed.with_context(|| format!("packing {}", built.path().display()))?;
 
-    let build = format!("{}-{}", clock::compact(now), sha256.get(..8).unwrap_or_default());
+    let media = options.format.media();
+    let hash = packed.sha256.to_string();
+    let build = format!("{}-{}", clock::compact(now), hash.get(..8).unwrap_or_default());
     let manifest = Manifest {
         format: FORMAT,
-        name: name.clone(),
+        name: name.to_string(),
         build: build.clone(),
         created: clock::rfc3339(now),
         arch: built.arch().to_owned(),
         kernels: found.kernels.into_iter().collect(),
-        media: format.media().to_owned(),
-        file: format!("{build}.{}", format.suffix()),
-        size,
-        sha256,
+        media,
+        file: format!("{build}.{}", media.suffix()),
+        size: packed.size,
+        sha256: packed.sha256,
         unpacked_bytes: found.bytes,
-        unpacked_pages: found.pages,
+        unpacked_pages: packed.pages,
         inodes: found.inodes,
         largest_file: found.largest,
         init: found.init,
+        chunks: packed.chunks,
     };
+    let text = json(&manifest)?;
+    if let Err(error) = Manifest::parse(&text) {
+        bail!("the manifest of {name} would be refused: {error:#}");
+    }
     let manifest_name = format!("{build}.json");
-    let latest = Latest { format: FORMAT, name: name.clone(), build: build.clone(), manifest: manifest_name.clone() };
+    let latest =
+        Latest { format: FORMAT, name: name.to_string(), build: build.clone(), manifest: manifest_name.clone() };
+    let signature = signer.as_ref().map(|signer| signer.sign(&text, &comment(&manifest))).transpose()?;
     aside::finish(data, &folder.join(&manifest.file))?;
-    aside::write(&folder.join(manifest_name), &json(&manifest)?)?;
-    aside::write(&folder.join("latest.json"), &json(&latest)?)?;
-    progress.done(&format!("build {build}, {} of {}", megabytes(size), megabytes(total)));
+    let manifest_path = folder.join(manifest_name);
+    if let Some(signature) = signature {
+        aside::write(&store::signature_of(&manifest_path), &signature)?;
+    }
+    aside::write(&manifest_path, &text)?;
+    aside::write(&folder.join(store::LATEST), &json(&latest)?)?;
+    let chunks = manifest.chunks.len();
+    progress.done(&format!(
+        "build {build}, {} in {chunks} chunks, {} unpacked, {}",
+        megabytes(manifest.size),
+        megabytes(found.bytes),
+        signer.as_ref().map_or("not signed".to_owned(), |signer| format!("signed with keys/{}.key", signer.name))
+    ));
+    if signer.is_none() {
+        say_unsigned(site, &manifest)?;
+    }
     Ok(manifest)
 }
 
+/// What the signature says beside the bytes that it is of, as minisign(1) shows it.
+fn comment(manifest: &Manifest) -> String {
+    format!("name:{}\tbuild:{}\tfile:{}", manifest.name, manifest.build, manifest.file)
+}
+
+fn say_unsigned(site: &Site, manifest: &Manifest) -> Result<()> {
+    let trusted = keys::trusted(site)?;
+    let Manifest { name, build, .. } = manifest;
+    if trusted.is_empty() {
+        log::warn!(
+            "the site has no key: anyone on the boot network can pass for the master; see rootstream key new --help"
+        );
+    } else {
+        let trusted: Vec<String> = trusted.into_keys().map(|file| format!("keys/{file}")).collect();
+        let trusted = trusted.join(", ");
+        log::warn!(
+            "nodes that trust {trusted} refuse it until store/{name}/{build}.json is signed: minisign -S -m FILE"
+        );
+    }
+    Ok(())
+}
+
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value).context("writing JSON")?;
+    let mut text = serde_json::to_vec(value).context("writing JSON")?;
     text.push(b'\n');
     Ok(text)
-}
-
-/// Packs `source` into `target`; the same bytes come out for the same bytes in, whatever the
-/// machine. Returns size and sha256 of what was written.
-fn pack(format: Format, mut source: impl Read, total: u64, target: &File) -> io::Result<(u64, String)> {
-    let mut target = Digested { inner: BufWriter::with_capacity(1 << 20, target), hash: Sha256::new(), size: 0 };
-    match format {
-        Format::TarZst => {
-            let mut encoder = zstd::Encoder::new(&mut target, 9)?;
-            // Any number of workers gives the same bytes, but none at all gives others.
-            let workers = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 8);
-            encoder.multithread(u32::try_from(workers).unwrap_or(1))?;
-            encoder.include_checksum(true)?;
-            encoder.set_pledged_src_size(Some(total))?;
-            io::copy(&mut source, &mut encoder)?;
-            encoder.finish()?;
-        }
-        Format::TarGz => {
-            let mut encoder = GzBuilder::new().mtime(0).write(&mut target, Compression::new(6));
-            io::copy(&mut source, &mut encoder)?;
-            encoder.finish()?;
-        }
-        Format::Tar => {
-            io::copy(&mut source, &mut target)?;
-        }
-    }
-    target.flush()?;
-    Ok((target.size, hex(&target.hash.finalize())))
-}
-
-/// A writer that digests and counts what goes through it.
-struct Digested<W> {
-    inner: W,
-    hash: Sha256,
-    size: u64,
-}
-
-impl<W: Write> Write for Digested<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hash.update(bytes.get(..written).unwrap_or_default());
-        self.size += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 #[cfg(test)]
@@ -189,11 +237,14 @@ mod tests {
 
         fs::write(at("other"), archive("etc/munge/munge.key", &[1; 5000])).unwrap();
         fs::rename(at("other"), at("built/c.tar")).unwrap();
-        let manifest = publish_built(&site, &name, &built, Format::Tar, false).unwrap();
-        assert_eq!(fs::read(at("store/c").join(&manifest.file)).unwrap(), harmless);
+        let options = Options { format: Format::TarZst, level: None, allow_secrets: false, key: None };
+        let manifest = publish_built(&site, &name, &built, &options).unwrap();
+        let packed = fs::read(at("store/c").join(&manifest.file)).unwrap();
+        let unpacked = zstd::decode_all(packed.as_slice()).unwrap();
+        assert!(unpacked.windows(10).any(|bytes| bytes == b"#!/bin/sh\n"));
         assert_eq!((manifest.arch.as_str(), manifest.largest_file), ("arm64", 10));
 
-        let refused = publish(&site, &name, Format::Tar, false).unwrap_err().to_string();
+        let refused = publish(&site, &name, &options).unwrap_err().to_string();
         assert!(refused.contains("/etc/munge/munge.key"), "{refused}");
     }
 }

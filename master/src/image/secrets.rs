@@ -13,7 +13,7 @@ pub(super) fn worth_reading(name: &Path, size: u64) -> Option<u64> {
 /// What is wrong with the file `name` that holds `content`.
 pub(super) fn found(name: &Path, content: &[u8]) -> Vec<String> {
     let shown = format!("/{}", name.display());
-    let text = String::from_utf8_lossy(content);
+    let text = || String::from_utf8_lossy(content);
     let file = name.file_name().map(|f| f.to_string_lossy()).unwrap_or_default();
     if name.ends_with("munge/munge.key") {
         return vec![format!("{shown} is the cluster's munge key")];
@@ -25,11 +25,11 @@ pub(super) fn found(name: &Path, content: &[u8]) -> Vec<String> {
         return vec![format!("{shown} is an ssh host key; leave it to each node to make its own")];
     }
     if name == Path::new("etc/machine-id") || name == Path::new("var/lib/dbus/machine-id") {
-        let filled = !matches!(text.trim(), "" | "uninitialized");
+        let filled = !matches!(text().trim(), "" | "uninitialized");
         return filled.then(|| format!("{shown} is filled: all nodes would have one identity")).into_iter().collect();
     }
     if is_account_file(name) {
-        return text.lines().filter_map(|line| open_account(&shown, line)).collect();
+        return text().lines().filter_map(|line| open_account(&shown, line)).collect();
     }
     if holds_private_key(content) {
         return vec![format!("{shown} holds a private key")];
@@ -74,6 +74,10 @@ fn holds_private_key(content: &[u8]) -> bool {
     let other = [b"PuTTY-User-Key-File-".as_slice(), b"SSH PRIVATE KEY FILE FORMAT"];
     if other.iter().any(|magic| content.starts_with(magic)) {
         return true;
+    }
+    // The search for lines is slow, and most files have nothing of the kind.
+    if memchr::memmem::find(content, b"PRIVATE KEY").is_none() {
+        return false;
     }
     let mut lines = content.split(|&b| b == b'\n').flat_map(written_as_one).map(bare);
     let encoded = |b: &u8| b.is_ascii_alphanumeric() || b"+/=".contains(b);

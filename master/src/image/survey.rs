@@ -1,20 +1,24 @@
-//! One look through an image's archive: how big it is, which kernels and init it has, what must not be in it.
+//! One look at an image: how big it is, which kernels and init it has, what must not be in it.
 
-use std::collections::BTreeSet;
-use std::io::{self, Read, Seek};
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tar::{Archive, EntryType};
+use anyhow::{Context, Result};
 
+use super::canon::tree::Data;
+use super::canon::{Kind, Tree};
 use super::secrets;
 
-/// What an archive holds.
+/// What an image holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Bytes of all files.
     pub bytes: u64,
-    /// Pages of 4 KiB that they fill.
-    pub pages: u64,
     /// Inodes.
     pub inodes: u64,
     /// Bytes of the largest file.
@@ -27,49 +31,52 @@ pub struct Survey {
     pub secrets: Vec<String>,
 }
 
-/// Looks through a tar archive, best through a buffer.
+/// Looks at a tree whose files' bytes are in `source`.
 ///
 /// # Errors
-/// It cannot be read, or is no tar archive.
-pub fn survey(archive: impl Read + Seek) -> io::Result<Survey> {
+/// That cannot be read.
+pub(super) fn survey(tree: &Tree, source: &File) -> Result<Survey> {
     let mut survey = Survey::default();
-    for entry in Archive::new(archive).entries_with_seek()? {
-        let mut entry = entry?;
-        let kind = entry.header().entry_type();
-        let name = plain(&entry.path()?);
-        if kind == EntryType::Link {
-            // Another name for content that was looked at where it is; the name may tell more.
-            survey.secrets.extend(secrets::found(&name, &[]));
-        } else {
-            survey.inodes += 1;
+    let mut seen = HashSet::new();
+    for (path, node) in tree.iter() {
+        survey.note_path(&path);
+        let first = seen.insert(Arc::as_ptr(node));
+        survey.inodes += u64::from(first);
+        let Kind::File(data) = &node.kind else { continue };
+        if first {
+            survey.bytes += data.size;
+            survey.largest = survey.largest.max(data.size);
         }
-        survey.note_path(&name);
-        if !matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse) {
-            continue;
-        }
-        let size = entry.size();
-        survey.bytes += size;
-        survey.pages += size.div_ceil(4096);
-        survey.largest = survey.largest.max(size);
-        if let Some(limit) = secrets::worth_reading(&name, size) {
-            let mut content = Vec::new();
-            entry.by_ref().take(limit).read_to_end(&mut content)?;
-            survey.secrets.extend(secrets::found(&name, &content));
+        let name = Path::new(OsStr::from_bytes(&path));
+        if let Some(limit) = secrets::worth_reading(name, data.size) {
+            let content = read(data, limit, source).with_context(|| format!("reading /{}", name.display()))?;
+            survey.secrets.extend(secrets::found(name, &content));
         }
     }
     Ok(survey)
 }
 
+fn read(data: &Data, limit: u64, source: &File) -> Result<Vec<u8>> {
+    let mut content = vec![0; usize::try_from(limit.min(data.size))?];
+    for piece in data.pieces(0, content.len() as u64) {
+        let at = usize::try_from(piece.offset)?;
+        let into = content.get_mut(at..at + usize::try_from(piece.length)?).context("a piece outside its file")?;
+        source.read_exact_at(into, piece.at)?;
+    }
+    Ok(content)
+}
+
 impl Survey {
-    fn note_path(&mut self, name: &Path) {
+    /// Takes note of a name in the image.
+    pub(super) fn note_path(&mut self, path: &[u8]) {
         // Debian links /lib and /sbin into /usr; other systems, and older ones, have them apart.
-        let unified = name.strip_prefix("usr").unwrap_or(name);
-        if let Ok(inside) = unified.strip_prefix("lib/modules")
-            && let Some(release) = inside.components().next()
+        let unified = path.strip_prefix(b"usr/").unwrap_or(path);
+        if let Some(inside) = unified.strip_prefix(b"lib/modules/")
+            && let Some(release) = inside.split(|byte| *byte == b'/').next()
         {
-            self.kernels.insert(release.as_os_str().to_string_lossy().into_owned());
+            self.kernels.insert(String::from_utf8_lossy(release).into_owned());
         }
-        if unified == Path::new("sbin/init") {
+        if unified == b"sbin/init" {
             self.init = Some("/sbin/init".to_owned());
         }
     }

@@ -7,9 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use rootstream::image::manifest;
 use serde::Deserialize;
-
-use crate::image::manifest;
 
 /// More manifests than this are not remembered.
 const MOST: usize = 4096;

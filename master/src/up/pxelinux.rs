@@ -13,7 +13,8 @@ use crate::bootstrap::Bootstrap;
 use crate::config::addresses::Name;
 use crate::config::nodes::{Node, Nodes};
 use crate::config::site::Site;
-use crate::image::manifest::Manifest;
+use crate::image::store::Build;
+use rootstream::image::manifest::Manifest;
 
 /// What PXELINUX needs beside the menus, and where Debian's packages put it.
 const LOADER: [(&str, &str); 2] =
@@ -90,7 +91,7 @@ fn menu(site: &Site, node: Option<&Node>, port: u16) -> Result<String> {
 }
 
 fn find(site: &Site, name: &Name) -> Result<Result<Ready, String>> {
-    let Some(manifest) = Manifest::latest(site, name)? else {
+    let Some(manifest) = Build::latest(site, name)?.map(|build| build.manifest) else {
         return Ok(Err(format!("the image {name} is not published; run: rootstream image publish {name}")));
     };
     let Some(bootstrap) = Bootstrap::of(site, name)? else {
@@ -145,7 +146,7 @@ fn refusal(who: &str, why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::manifest::FORMAT;
+    use rootstream::image::manifest::{Digest, FORMAT, Media};
 
     fn ready() -> Ready {
         Ready {
@@ -153,23 +154,25 @@ mod tests {
                 release: "6.1".to_owned(),
                 kernel: "vmlinuz-6.1".to_owned(),
                 initramfs: "initramfs-6.1.img".to_owned(),
+                keys: BTreeMap::new(),
             },
             manifest: Manifest {
                 format: FORMAT,
-                name: "compute".parse().unwrap(),
+                name: "compute".to_owned(),
                 build: "b".to_owned(),
                 created: String::new(),
                 arch: "amd64".to_owned(),
                 kernels: vec![],
-                media: "tar+zstd".to_owned(),
+                media: Media::TarZstd,
                 file: "b.tar.zst".to_owned(),
                 size: 1,
-                sha256: "00ff".to_owned(),
+                sha256: Digest([0xa5; 32]),
                 unpacked_bytes: 1,
                 unpacked_pages: 1,
                 inodes: 1,
                 largest_file: 1,
                 init: None,
+                chunks: vec![],
             },
         }
     }
@@ -179,9 +182,12 @@ mod tests {
         let text = linux(&ready(), "http://172.16.0.254:8080", " console=tty0  console=ttyS1,115200n8 ").unwrap();
         assert_eq!(
             text,
-            "SERIAL 1 115200\nDEFAULT linux\nPROMPT 0\nLABEL linux\n  KERNEL compute/vmlinuz-6.1\n  \
+            format!(
+                "SERIAL 1 115200\nDEFAULT linux\nPROMPT 0\nLABEL linux\n  KERNEL compute/vmlinuz-6.1\n  \
              INITRD compute/initramfs-6.1.img\n  APPEND rootstream.image=http://172.16.0.254:8080/images/compute/b.tar.zst \
-             rootstream.sha256=00ff console=tty0 console=ttyS1,115200n8\n  IPAPPEND 2\n"
+             rootstream.sha256={} console=tty0 console=ttyS1,115200n8\n  IPAPPEND 2\n",
+                "a5".repeat(32)
+            )
         );
     }
 

@@ -1,0 +1,125 @@
+//! The store: a folder for each image, with its builds and the pointer to the newest one.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use rootstream::failure::{Advise, refuse};
+use rootstream::image::manifest::{self, Latest, Manifest};
+use rootstream::image::trust::{SIGNATURE_LIMIT, SIGNATURE_SUFFIX};
+
+use crate::config::addresses::Name;
+use crate::config::site::Site;
+
+/// The name of the pointer to the newest build.
+pub(crate) const LATEST: &str = "latest.json";
+
+/// A published build, as it is in the store.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// What it says about itself.
+    pub manifest: Manifest,
+    /// The bytes of the manifest's file.
+    pub text: Vec<u8>,
+    /// That file.
+    pub path: PathBuf,
+    /// The text of its signature, when there is one.
+    pub signature: Option<Vec<u8>>,
+}
+
+impl Build {
+    /// The newest build of `name`; nothing when it was never published.
+    ///
+    /// # Errors
+    /// One of its files is unreadable or does not belong to `name`.
+    pub fn latest(site: &Site, name: &Name) -> Result<Option<Self>> {
+        let folder = site.store().join(name.as_str());
+        latest(&folder)?.map(|latest| Self::read(&folder.join(&latest.manifest), name)).transpose()
+    }
+
+    /// A build of `name`: this one, or the newest.
+    ///
+    /// # Errors
+    /// There is none, or one of its files is unreadable or does not belong to `name`.
+    pub fn find(site: &Site, name: &Name, build: Option<&str>) -> Result<Self> {
+        let Some(build) = build else {
+            let publish = format!("publish it: rootstream image publish {name}");
+            return Self::latest(site, name)?
+                .ok_or_else(|| refuse(format!("the image {name} is not published"), publish));
+        };
+        let builds = builds(site, name)?;
+        if !builds.iter().any(|known| known == build) {
+            let known = if builds.is_empty() { "none".to_owned() } else { builds.join(", ") };
+            return Err(refuse(format!("the image {name} has no build {build}"), format!("its builds are: {known}")));
+        }
+        Self::read(&site.store().join(name.as_str()).join(format!("{build}.json")), name)
+    }
+
+    fn read(path: &Path, name: &Name) -> Result<Self> {
+        let reading = || format!("reading {}", path.display());
+        let text = read(path, manifest::LIMIT).with_context(reading)?;
+        let manifest =
+            Manifest::parse(&text).advise(reading(), format!("publish it again: rootstream image publish {name}"))?;
+        ensure!(manifest.name == name.as_str(), "{} is of the image {}, not {name}", path.display(), manifest.name);
+        let build = path.file_stem().and_then(|stem| stem.to_str());
+        ensure!(build == Some(&manifest.build), "{} is of the build {}", path.display(), manifest.build);
+        let signature = signature_of(path);
+        let signature = match read(&signature, SIGNATURE_LIMIT) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            text => Some(text.with_context(|| format!("reading {}", signature.display()))?),
+        };
+        Ok(Self { manifest, text, path: path.to_owned(), signature })
+    }
+
+    /// The image's file.
+    pub fn file(&self) -> PathBuf {
+        self.path.with_file_name(&self.manifest.file)
+    }
+}
+
+/// The signature next to a manifest.
+pub(crate) fn signature_of(manifest: &Path) -> PathBuf {
+    let mut path = manifest.as_os_str().to_owned();
+    path.push(SIGNATURE_SUFFIX);
+    path.into()
+}
+
+/// The pointer to the newest build in an image's folder of the store.
+///
+/// # Errors
+/// It is unreadable.
+pub(crate) fn latest(folder: &Path) -> Result<Option<Latest>> {
+    let path = folder.join(LATEST);
+    let text = match read(&path, manifest::LIMIT) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("reading {}", path.display()))?,
+    };
+    Latest::parse(&text).map(Some).advise(format!("reading {}", path.display()), "publish the image again")
+}
+
+/// The names of all builds of `name`, oldest first.
+///
+/// # Errors
+/// The folder is unreadable.
+pub fn builds(site: &Site, name: &Name) -> Result<Vec<String>> {
+    let folder = site.store().join(name.as_str());
+    let listed = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.with_context(|| format!("listing {}", folder.display()))?,
+    };
+    let build = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok().filter(|name| name != LATEST && !name.starts_with('.'))?;
+        name.strip_suffix(".json").map(str::to_owned)
+    };
+    let mut builds: Vec<String> = listed.flatten().filter_map(build).collect();
+    builds.sort();
+    Ok(builds)
+}
+
+fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One more, so that what is too long is not taken for something that is cut.
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
