@@ -8,8 +8,9 @@ use nix::sys::utsname::uname;
 
 use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
+use crate::facts::NodeFacts;
 use crate::handover::{self, Ready};
-use crate::image::{self, Anchors, Machine, Plan, Sources, Tally, Unpack, Verified};
+use crate::image::{self, Anchors, Machine, Mounting, Plan, Sources, Tally, Unpack, Verified};
 use crate::modules::Loaded;
 use crate::net::Network;
 use crate::report::Record;
@@ -57,12 +58,16 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
     let root = record.step("image", |record| {
         let new_root = Path::new(NEW_ROOT);
         let anchors = Anchors::baked(Path::new("/"))?;
-        let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &network.resolver() };
+        let settings = image::located(&config.image, &anchors, Some(&network.lease))?;
+        let node = NodeFacts::of_machine(Path::new("/")).with_network(network.mac, &network.lease);
+        let sources = Sources { settings: &settings, anchors: &anchors, resolver: &network.resolver(), node: &node };
         let machine = Machine { release: Some(kernel_release()?), arch: Some(std::env::consts::ARCH.to_owned()) };
         let plan = plan(sources, &machine, record)?;
         mounts::root_tmpfs(new_root, &config.tmpfs, plan.needs())?;
-        let unpack = Unpack { owners: true, workers: workers(), mount: true };
-        install(&plan, unpack, new_root, record)?.mounted(Path::new(RUN), &config.tmpfs)
+        let unpack = Unpack { owners: true, workers: workers() };
+        let mounting = Mounting { run: Path::new(RUN), options: &config.tmpfs };
+        let verified = install(&plan, unpack, new_root, Some(mounting), record)?;
+        verified.into_root().context("the image was not mounted")
     })?;
 
     record.step("hand-over", |record| {
@@ -99,12 +104,18 @@ pub(crate) fn workers() -> usize {
 ///
 /// # Errors
 /// Those of [`Plan::install`]; the record says what was received nevertheless.
-pub(crate) fn install(plan: &Plan<'_>, unpack: Unpack, root: &Path, record: &mut Record) -> Result<Verified> {
+pub(crate) fn install(
+    plan: &Plan<'_>,
+    unpack: Unpack,
+    root: &Path,
+    mounting: Option<Mounting<'_>>,
+    record: &mut Record,
+) -> Result<Verified> {
     let mut tally = Tally::default();
-    let installed = plan.install(unpack, root, &mut tally);
+    let installed = plan.install(unpack, root, mounting, &mut tally);
     record.set_tally(tally);
     let verified = installed?;
-    record.set_image(verified.facts());
+    record.set_image(&verified);
     Ok(verified)
 }
 

@@ -19,9 +19,12 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 use rootstream::cmdline::Config;
+use rootstream::facts::NodeFacts;
 use rootstream::failure::Failure;
 use rootstream::image::manifest::{Chunk, Digest, FORMAT, Manifest, Media};
-use rootstream::image::{self, Anchors, MOUNTED_IMAGE, Machine, Settings, Sources, Tally, Trust, Unpack, VerifiedRoot};
+use rootstream::image::{
+    self, Anchors, MOUNTED_IMAGE, Machine, Mounting, Settings, Sources, Tally, Trust, Unpack, VerifiedRoot,
+};
 use rootstream_lab::faulty::{Server, answer};
 use rootstream_lab::tree::compare_trees;
 use sha2::{Digest as _, Sha256};
@@ -125,11 +128,14 @@ impl Node {
     fn boot(&self, settings: &Settings) -> anyhow::Result<VerifiedRoot> {
         let resolver = common::resolver();
         let anchors = Anchors::default();
-        let sources = Sources { settings, anchors: &anchors, resolver: &resolver };
+        let node = NodeFacts::default();
+        let sources = Sources { settings, anchors: &anchors, resolver: &resolver, node: &node };
         let mut tally = Tally::default();
-        let unpack = Unpack { owners: true, workers: 2, mount: true };
+        let unpack = Unpack { owners: true, workers: 2 };
+        let (run, options) = (self.run(), Config::default().tmpfs);
+        let mounting = Mounting { run: &run, options: &options };
         let plan = image::plan(sources, &Machine::default(), &mut tally)?;
-        plan.install(unpack, &self.root(), &mut tally)?.mounted(&self.run(), &Config::default().tmpfs)
+        Ok(plan.install(unpack, &self.root(), Some(mounting), &mut tally)?.into_root().unwrap())
     }
 
     fn refusal(&self, server: &Server) -> String {

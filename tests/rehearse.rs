@@ -105,6 +105,42 @@ fn a_good_image_would_boot() {
 }
 
 #[test]
+fn a_rehearsal_is_told_what_the_node_is_called() {
+    let (base, overlay) = (image(Some(&program())), image(None));
+    let server = Server::start(move |request, stream| match request.path.as_str() {
+        "/i.tar" => answer(stream, "200 OK", &[], &base),
+        "/n1-amd64.tar" => answer(stream, "200 OK", &[], &overlay),
+        _ => answer(stream, "404 Not Found", &[], b""),
+    })
+    .unwrap();
+    let parameters = format!(
+        "rootstream.image={} rootstream.overlay={} rootstream.retry=1",
+        server.url("/i.tar"),
+        server.url("/${hostname}-${arch}.tar")
+    );
+    let root = TempDir::new().unwrap();
+    let outcome = rehearse(root.path(), &parameters, &["--fact", "hostname=n1", "--fact", "arch=amd64"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let overlay = &outcome.record["overlays"][0];
+    assert_eq!((&overlay["url"], &overlay["trust"]), (&server.url("/n1-amd64.tar").into(), &"none".into()));
+    assert_eq!(
+        outcome.record["bytes"],
+        outcome.record["image"]["bytes"].as_u64().unwrap() + overlay["bytes"].as_u64().unwrap()
+    );
+
+    // This machine has a name and an architecture too, but it is not that node.
+    let root = TempDir::new().unwrap();
+    let outcome = rehearse(root.path(), &parameters, &[]);
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.record["error"]["why"].as_str().unwrap().contains("${hostname}"), "{}", outcome.record);
+    assert!(outcome.record["error"]["todo"].as_str().unwrap().contains("--fact"), "{}", outcome.record);
+    // Nothing says whose lease would name the image.
+    let root = TempDir::new().unwrap();
+    let outcome = rehearse(root.path(), "rootstream.image=dhcp", &[]);
+    assert!(outcome.record["error"]["why"].as_str().unwrap().contains("no trust key"), "{}", outcome.record);
+}
+
+#[test]
 fn mistakes_of_usage_exit_2_before_anything_is_fetched() {
     let server = serve(image(Some(&program())));
     let root = TempDir::new().unwrap();

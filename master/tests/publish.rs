@@ -101,8 +101,7 @@ fn tree_of_everything(acl: bool) -> tempfile::TempDir {
 }
 
 fn archive_of(tree: &Path) -> Vec<u8> {
-    let pack =
-        ["--create", "--file=-", "--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*"];
+    let pack = ["--create", "--file=-", "--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*"];
     let output = Command::new("tar").args(pack).arg("--directory").arg(tree).arg(".").output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     output.stdout

@@ -8,6 +8,7 @@ mod cut;
 mod decode;
 mod fetch;
 mod filesystem;
+mod from_lease;
 mod halt;
 mod header;
 mod http;
@@ -15,6 +16,7 @@ pub mod manifest;
 mod metadata;
 mod mirrors;
 mod mount;
+mod overlay;
 mod pages;
 mod path;
 mod pax;
@@ -27,6 +29,7 @@ mod resume;
 mod retry;
 mod root;
 mod secure;
+mod signature;
 mod small;
 mod sparse;
 mod store;
@@ -45,22 +48,29 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::facts::NodeFacts;
 use crate::failure::{Advise as _, refuse};
-use crate::mounts::{Needs, TmpfsOptions};
+use crate::mounts::Needs;
 use filesystem::Kind;
+pub(crate) use from_lease::located;
 use mirrors::Mirrors;
-pub use mount::IMAGE as MOUNTED_IMAGE;
 pub(crate) use mount::unmount;
+pub use mount::{IMAGE as MOUNTED_IMAGE, Mounting};
+pub use overlay::Overlay;
 pub use preflight::Machine;
 use published::Published;
-use stream::Pass;
 pub use stream::hex;
+use stream::{Layer, Pass};
 
 /// Where the image is and how patient to be with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// One image's URL on each mirror, in order of preference; all must serve the same bytes.
     pub urls: Vec<String>,
+    /// `rootstream.image=dhcp`: the lease names the image, and `urls` is filled from it.
+    pub from_lease: bool,
+    /// `rootstream.overlay=`: what goes on top of the image, in order.
+    pub overlays: Vec<Overlay>,
     /// `rootstream.sha256=`: the digest of the file that `urls` name, as served.
     pub sha256: Option<[u8; 32]>,
     /// `rootstream.unsigned`: take an image without a signature though there are trusted keys.
@@ -101,6 +111,8 @@ pub struct Sources<'a> {
     pub anchors: &'a Anchors,
     /// Finds the servers' addresses.
     pub resolver: &'a Arc<dyn Resolve>,
+    /// What the names in overlays' URLs stand for.
+    pub node: &'a NodeFacts,
 }
 
 /// What unpacking may do.
@@ -111,9 +123,6 @@ pub struct Unpack {
     pub owners: bool,
     /// How many threads unpack a published image; each takes a few MiB of memory.
     pub workers: usize,
-    /// A file system image is to be mounted: whether the kernel can and the memory holds it is found out before its
-    /// bytes are taken.
-    pub mount: bool,
 }
 
 /// Turns a host name into addresses (stage 1 has no libc resolver to lean on).
@@ -126,7 +135,7 @@ pub trait Resolve: Send + Sync + std::fmt::Debug {
 }
 
 /// How far the image was verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
     /// Complete and well-formed, nothing more.
@@ -175,46 +184,32 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
-/// An image that passed every check that applies: an archive, which is unpacked, or a file system, which is not
-/// mounted yet. Only [`Plan::install`] makes one.
+/// An image that passed every check that applies. Only [`Plan::install`] makes one.
 #[derive(Debug)]
-pub struct Verified {
-    root: VerifiedRoot,
-    kind: Option<Kind>,
+pub enum Verified {
+    /// Unpacked or mounted, with its overlays.
+    Root(VerifiedRoot),
+    /// A file system that was not to be mounted: the only file in the directory, without overlays.
+    File(Facts),
 }
 
 impl Verified {
-    /// What was learnt about the image on the way.
-    pub fn facts(&self) -> &Facts {
-        &self.root.facts
-    }
-
-    /// The root that was unpacked; nothing when the image is a file system, which is the only file in there.
-    pub fn unpacked(self) -> Option<VerifiedRoot> {
-        self.kind.is_none().then_some(self.root)
-    }
-
-    /// The root: a file system is mounted read-only from its file, under a tmpfs with these options for what the
-    /// node writes. The file's own tmpfs goes to [`MOUNTED_IMAGE`] below `run`.
-    ///
-    /// # Errors
-    /// The kernel refuses a step; nothing stays mounted then.
-    pub fn mounted(self, run: &Path, options: &TmpfsOptions) -> anyhow::Result<VerifiedRoot> {
-        if let Some(kind) = self.kind {
-            let url = &self.root.facts.url;
-            mount::mount_image(kind, &self.root.path, run, options)
-                .with_context(|| format!("mounting the image {url}"))?;
+    /// The root; nothing when the image stayed a file.
+    pub fn into_root(self) -> Option<VerifiedRoot> {
+        match self {
+            Self::Root(root) => Some(root),
+            Self::File(_) => None,
         }
-        Ok(self.root)
     }
 }
 
-/// A root file system that passed every check that applies. Only a [`Verified`] image becomes one, and only
+/// A root file system that passed every check that applies. Only [`Plan::install`] makes one, and only
 /// one of these can be switched to.
 #[derive(Debug)]
 pub struct VerifiedRoot {
     path: PathBuf,
     facts: Facts,
+    overlays: Vec<Facts>,
 }
 
 impl VerifiedRoot {
@@ -226,6 +221,16 @@ impl VerifiedRoot {
     /// What was learnt about the image on the way.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The same about what went on top of it, in order.
+    pub fn overlays(&self) -> &[Facts] {
+        &self.overlays
+    }
+
+    /// How far all of it was verified: as far as the least of its parts.
+    pub fn trust(&self) -> Trust {
+        self.overlays.iter().map(|overlay| overlay.trust).fold(self.facts.trust, Ord::min)
     }
 }
 
@@ -255,7 +260,13 @@ pub fn plan<'a>(sources: Sources<'a>, machine: &Machine, tally: &mut Tally) -> a
     let mirrors = Mirrors::new(sources)?;
     let published = Published::find(sources, machine, &mirrors);
     *tally = mirrors.tally();
-    Ok(Plan { sources, mirrors, published: published? })
+    let published = published?;
+    if let (None, Some(not_before)) = (&published, &sources.settings.not_before) {
+        let urls = sources.settings.urls.join(" ");
+        let what = format!("{urls} is a plain image: it does not say whether it was published before {not_before}");
+        return Err(refuse(what, "publish it (rootstream image publish), or take rootstream.not-before= out"));
+    }
+    Ok(Plan { sources, mirrors, published })
 }
 
 impl Plan<'_> {
@@ -264,21 +275,37 @@ impl Plan<'_> {
         self.published.as_ref().map(Published::needs).unwrap_or_default()
     }
 
-    /// Streams the image into `root`, an empty directory, and verifies it; `tally` is filled in either way.
+    /// Streams the image and what goes on top of it into `root`, an empty directory, and verifies both; `tally` is filled
+    /// in either way. An image that is a file system is mounted on `root` once it is verified, as `mounting` says;
+    /// without that it stays a file.
     ///
     /// # Errors
-    /// The image does not fit, cannot be fetched within `rootstream.retry=`, is damaged, incomplete, not an image, or
+    /// The image or an overlay does not fit, cannot be fetched within `rootstream.retry=`, is damaged, incomplete, not an image, or
     /// not the one that was asked for. `root` then holds rubbish.
-    pub fn install(&self, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<Verified> {
+    pub fn install(
+        &self,
+        unpack: Unpack,
+        root: &Path,
+        mounting: Option<Mounting<'_>>,
+        tally: &mut Tally,
+    ) -> anyhow::Result<Verified> {
         let installed = match &self.published {
-            Some(published) => {
-                published.install(&self.mirrors, unpack, root).map(|facts| (facts, Kind::of(published.manifest.media)))
-            }
-            None => passes(self.sources, unpack, root, &self.mirrors),
+            Some(published) => published
+                .install(&self.mirrors, unpack, root, mounting.is_some())
+                .map(|facts| (facts, Kind::of(published.manifest.media))),
+            None => passes(self.sources, unpack, root, mounting, &self.mirrors),
         };
         *tally = self.mirrors.tally();
         let (facts, kind) = installed?;
-        Ok(Verified { root: VerifiedRoot { path: root.to_owned(), facts }, kind })
+        if let Some(kind) = kind {
+            let Some(mounting) = mounting else {
+                return Ok(Verified::File(facts));
+            };
+            mount::mount_image(kind, root, mounting).with_context(|| format!("mounting the image {}", facts.url))?;
+        }
+        let build = facts.build.as_ref().map(|build| build.build.as_str());
+        let overlays = overlay::apply(self.sources, build, unpack, root, tally)?;
+        Ok(Verified::Root(VerifiedRoot { path: root.to_owned(), facts, overlays }))
     }
 }
 
@@ -287,11 +314,12 @@ fn passes(
     sources: Sources<'_>,
     unpack: Unpack,
     root: &Path,
+    mounting: Option<Mounting<'_>>,
     mirrors: &Mirrors<'_>,
 ) -> anyhow::Result<(Facts, Option<Kind>)> {
     loop {
         let start = Instant::now();
-        match stream::pass(sources, unpack, root, mirrors)? {
+        match stream::pass(sources, Layer::Image { mount: mounting.is_some() }, unpack, root, mirrors)? {
             Pass::Complete(facts, kind) => return Ok((*facts, kind)),
             Pass::Restart(why) => {
                 // What was fetched so far was in vain.

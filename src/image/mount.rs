@@ -70,20 +70,28 @@ fn missing(kind: Kind, filesystems: &str, loops: bool) -> Vec<&'static str> {
     needed.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect()
 }
 
-/// Mounts the image whose verified file is in the tmpfs at `root`, so that `root` becomes the root that it holds;
-/// `options` are of the tmpfs for what the node writes.
+/// How a file system becomes the root.
+#[derive(Clone, Copy, Debug)]
+pub struct Mounting<'a> {
+    /// The tmpfs that moves to stage 2, which finds the image's file at [`IMAGE`] in it.
+    pub run: &'a Path,
+    /// Options of the tmpfs for what the node writes.
+    pub options: &'a TmpfsOptions,
+}
+
+/// Mounts the image whose verified file is in the tmpfs at `root`, so that `root` becomes the root that it holds.
 ///
 /// # Errors
 /// The kernel refuses a step; nothing stays mounted then.
-pub(super) fn mount_image(kind: Kind, root: &Path, run: &Path, options: &TmpfsOptions) -> Result<()> {
-    let mounted = mount_layers(kind, root, run, options);
+pub(super) fn mount_image(kind: Kind, root: &Path, mounting: Mounting<'_>) -> Result<()> {
+    let mounted = mount_layers(kind, root, mounting);
     if mounted.is_err() {
-        unmount(root, run);
+        unmount(root, mounting.run);
     }
     mounted
 }
 
-fn mount_layers(kind: Kind, root: &Path, run: &Path, options: &TmpfsOptions) -> Result<()> {
+fn mount_layers(kind: Kind, root: &Path, Mounting { run, options }: Mounting<'_>) -> Result<()> {
     let [image, lower, upper] = [IMAGE, LOWER, UPPER].map(|name| run.join(name));
     for folder in [&image, &lower, &upper] {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;

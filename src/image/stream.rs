@@ -15,6 +15,8 @@ use super::filesystem::Kind;
 use super::mirrors::{Mirrors, Stop};
 use super::pipe::{self, Reader};
 use super::progress::{Progress, megabytes};
+use super::signature::{self, Asked, WAIVED};
+use super::tree::Rules;
 use super::unpack::{self, Unpacked};
 use super::{Facts, Sources, Trust, Unpack, mount, store};
 use crate::failure::refuse;
@@ -31,51 +33,98 @@ pub(super) enum Pass {
     Restart(&'static str),
 }
 
-/// Streams the image into `root` once.
+/// What a plain archive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layer {
+    /// The image, for an empty tree; a file system, which is to be mounted or not, will also do.
+    Image {
+        /// Whether it is to be mounted.
+        mount: bool,
+    },
+    /// Goes on top of one.
+    Overlay,
+}
+
+impl Layer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Image { .. } => "image",
+            Self::Overlay => "overlay",
+        }
+    }
+
+    fn rules(self) -> Rules<'static> {
+        match self {
+            Self::Image { .. } => Rules::Plain,
+            Self::Overlay => Rules::Over,
+        }
+    }
+}
+
+/// Streams a plain archive into `root` once. Its signature, where one is asked for, comes before its first byte, and the
+/// verdict before the pass is complete.
 ///
 /// # Errors
-/// See [`super::install`].
-pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Pass> {
-    let settings = sources.settings;
+/// See [`super::Plan::install`].
+pub(super) fn pass(
+    sources: Sources<'_>,
+    layer: Layer,
+    options: Unpack,
+    root: &Path,
+    mirrors: &Mirrors<'_>,
+) -> anyhow::Result<Pass> {
+    let Sources { settings, anchors, .. } = sources;
+    let name = layer.name();
+    let urls = settings.urls.join(" ");
+    let installing = || format!("installing the {name} {urls}");
+    let asked = Asked::of(sources);
+    let signature = match asked {
+        Asked::Signature => Some(signature::find(sources, mirrors).with_context(installing)?),
+        Asked::Waived | Asked::Nothing => None,
+    };
+    let verifier = signature.as_ref().map(|signature| anchors.keys.begin(signature)).transpose()?;
     let (to_decoder, from_server) = pipe::pipe(BLOCKS);
     let progress = Progress::default();
-    let room = Room::of(root, options.mount).with_context(|| format!("asking how much room {} has", root.display()))?;
+    let room = Room::of(root, layer).with_context(|| format!("asking how much room {} has", root.display()))?;
     let (fetched, received) = thread::scope(|scope| {
         scope.spawn(|| progress.show());
-        let target = Target { progress: &progress, out: to_decoder, room: room.file };
+        let target = Target { progress: &progress, out: to_decoder, room: room.file, verifier };
         let fetching = scope.spawn(|| mirrors.stream(&settings.urls, Proof::Stream, target));
-        let received = receive(from_server, options, root, || room.check_archive(progress.known_total()));
+        let received = receive(from_server, layer, options, root, || room.check_archive(progress.known_total()));
         let fetched =
             fetching.join().unwrap_or_else(|_| Err(Stop::Failed(anyhow::anyhow!("the fetching thread panicked"))));
         progress.end();
         (fetched, received)
     });
-    let urls = settings.urls.join(" ");
-    let installing = || format!("installing the image {urls}");
     let fetched = match fetched {
         Ok(fetched) => Some(fetched),
         Err(Stop::Restart(why)) => return Ok(Pass::Restart(why)),
         Err(Stop::Failed(error)) => return Err(error).with_context(installing),
         Err(Stop::Gone) => None,
     };
-    let Received { media, kind, unpacked } = received.with_context(installing)?;
+    let Received { media, kind, mut unpacked } = received.with_context(installing)?;
     let fetched = fetched.context("the transfer ended without a reason").with_context(installing)?;
     let digest = fetched.sha256.context("the stream was not digested").with_context(installing)?;
     let sha256 = hex(&digest);
     let trust = match settings.sha256 {
-        None => Trust::None,
-        Some(wanted) if wanted == digest => Trust::Digest,
-        Some(wanted) => {
+        // Whether the signature is of these bytes was the last that the fetching thread found out.
+        Some(wanted) if wanted != digest => {
             let what = format!("the image's sha256 is {sha256}, not {}", hex(&wanted));
             let todo = "correct rootstream.sha256=, or publish the image that it belongs to";
             return Err(refuse(what, todo)).with_context(installing);
         }
+        _ if signature.is_some() => Trust::Signed,
+        Some(_) => Trust::Digest,
+        None => Trust::None,
     };
+    if asked == Asked::Waived {
+        unpacked.warnings.push(WAIVED.to_owned());
+    }
     for warning in &unpacked.warnings {
-        log::warn!("image: {warning}");
+        log::warn!("{name}: {warning}");
     }
     let (bytes, written) = (megabytes(fetched.bytes), megabytes(unpacked.bytes));
-    log::info!("image: {bytes} MB fetched, {written} MB in {} entries unpacked, sha256 {sha256}", unpacked.entries);
+    log::info!("{name}: {bytes} MB fetched, {written} MB in {} entries unpacked, sha256 {sha256}", unpacked.entries);
     let facts = Facts {
         url: fetched.url,
         media,
@@ -101,6 +150,7 @@ struct Received {
 /// Unpacks or stores what comes, whatever its first bytes say that it is; `check_archive` has a say about archives.
 fn receive(
     mut input: Reader,
+    layer: Layer,
     options: Unpack,
     root: &Path,
     check_archive: impl FnOnce() -> anyhow::Result<()>,
@@ -108,8 +158,13 @@ fn receive(
     // The fetching thread fills its blocks, so the first one holds all that the magic and a superblock need.
     let head = input.fill_buf()?;
     if let Some(kind) = Kind::sniff(head) {
-        if options.mount {
-            mount::prepare(kind, kind.length(head)?, root)?;
+        match layer {
+            Layer::Image { mount: true } => mount::prepare(kind, kind.length(head)?, root)?,
+            Layer::Image { mount: false } => {}
+            Layer::Overlay => {
+                let what = format!("the file is a {} file system, which cannot go on top of an image", kind.name());
+                return Err(refuse(what, "make the overlay a tar archive (rootstream overlay build)"));
+            }
         }
         let bytes = store::store(kind, input, root)?;
         let unpacked = Unpacked { bytes, entries: 1, warnings: Vec::new() };
@@ -120,7 +175,7 @@ fn receive(
     let (to_unpacker, from_decoder) = pipe::pipe(BLOCKS);
     let (decoded, unpacked) = thread::scope(|scope| {
         let decoding = scope.spawn(|| decode::decode(format, input, to_unpacker));
-        let unpacked = unpack::unpack(from_decoder, root, options);
+        let unpacked = unpack::unpack(from_decoder, root, options, layer.rules());
         (decoding.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the decoder panicked"))), unpacked)
     });
     // Of several errors, the one that does not merely say that a neighbour stopped is the reason.
@@ -140,9 +195,12 @@ struct Room {
 }
 
 impl Room {
-    fn of(root: &Path, mount: bool) -> anyhow::Result<Self> {
+    fn of(root: &Path, layer: Layer) -> anyhow::Result<Self> {
         let tree = free_bytes(root)?;
-        Ok(Self { file: if mount { tree.max(mounts::room_in_memory()?) } else { tree }, tree })
+        Ok(Self {
+            file: if layer == (Layer::Image { mount: true }) { tree.max(mounts::room_in_memory()?) } else { tree },
+            tree,
+        })
     }
 
     /// An archive that is larger packed than the room for it unpacked is not worth downloading.

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod published;
+pub(crate) mod signer;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rootstream::cmdline::Config;
+use rootstream::facts::NodeFacts;
 use rootstream::image::{self, Anchors, Machine, Resolve, Settings, Sources, Tally, Unpack, VerifiedRoot};
 
 /// Knows one name, `localhost`.
@@ -52,13 +54,7 @@ pub(crate) fn install_by(
     workers: usize,
     root: &Path,
 ) -> anyhow::Result<VerifiedRoot> {
-    install_trusting(
-        &Anchors::default(),
-        settings,
-        Unpack { owners, workers, mount: false },
-        root,
-        &mut Tally::default(),
-    )
+    install_trusting(&Anchors::default(), settings, Unpack { owners, workers }, root, &mut Tally::default())
 }
 
 /// The same with trusted keys and certificates.
@@ -69,8 +65,20 @@ pub(crate) fn install_trusting(
     root: &Path,
     tally: &mut Tally,
 ) -> anyhow::Result<VerifiedRoot> {
+    install_on(settings, anchors, &NodeFacts::default(), unpack, root, tally)
+}
+
+/// The same on a node of which something is known.
+pub(crate) fn install_on(
+    settings: &Settings,
+    anchors: &Anchors,
+    node: &NodeFacts,
+    unpack: Unpack,
+    root: &Path,
+    tally: &mut Tally,
+) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
-    let sources = Sources { settings, anchors, resolver: &resolver };
-    let verified = image::plan(sources, &Machine::default(), tally)?.install(unpack, root, tally)?;
-    verified.unpacked().context("it is a file system")
+    let sources = Sources { settings, anchors, resolver: &resolver, node };
+    let verified = image::plan(sources, &Machine::default(), tally)?.install(unpack, root, None, tally)?;
+    verified.into_root().context("it is a file system")
 }

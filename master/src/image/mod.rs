@@ -13,4 +13,4 @@ pub mod store;
 mod survey;
 
 pub use survey::Survey;
-pub(crate) use survey::plain;
+pub(crate) use survey::{plain, secrets_in};
