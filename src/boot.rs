@@ -10,7 +10,7 @@ use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
 use crate::facts::NodeFacts;
 use crate::handover::{self, Ready};
-use crate::image::{self, Anchors, Machine, Mounting, Plan, Sources, Tally, Unpack, Verified};
+use crate::image::{self, Anchors, Installed, Machine, Mounting, Plan, Sources, Tally, Unpack};
 use crate::modules::Loaded;
 use crate::net::Network;
 use crate::report::Record;
@@ -64,10 +64,9 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
         let machine = Machine { release: Some(kernel_release()?), arch: Some(std::env::consts::ARCH.to_owned()) };
         let plan = plan(sources, &machine, record)?;
         mounts::root_tmpfs(new_root, &config.tmpfs, plan.needs())?;
-        let unpack = Unpack { owners: true, workers: workers() };
         let mounting = Mounting { run: Path::new(RUN), options: &config.tmpfs };
-        let verified = install(&plan, unpack, new_root, Some(mounting), record)?;
-        verified.into_root().context("the image was not mounted")
+        let unpack = Unpack { owners: true, workers: workers(), mount: Some(mounting) };
+        install(&plan, unpack, new_root, record)?.root().context("the image was not mounted")
     })?;
 
     record.step("hand-over", |record| {
@@ -104,19 +103,13 @@ pub(crate) fn workers() -> usize {
 ///
 /// # Errors
 /// Those of [`Plan::install`]; the record says what was received nevertheless.
-pub(crate) fn install(
-    plan: &Plan<'_>,
-    unpack: Unpack,
-    root: &Path,
-    mounting: Option<Mounting<'_>>,
-    record: &mut Record,
-) -> Result<Verified> {
+pub(crate) fn install(plan: &Plan<'_>, unpack: Unpack, root: &Path, record: &mut Record) -> Result<Installed> {
     let mut tally = Tally::default();
-    let installed = plan.install(unpack, root, mounting, &mut tally);
+    let installed = plan.install(unpack, root, &mut tally);
     record.set_tally(tally);
-    let verified = installed?;
-    record.set_image(&verified);
-    Ok(verified)
+    let installed = installed?;
+    record.set_image(&installed);
+    Ok(installed)
 }
 
 fn load_modules(config: &Config) -> Result<Loaded> {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::checks::Checks;
 use crate::dhcp::Lease;
 use crate::failure::Failure;
-use crate::image::{Facts, Tally, Trust, Verified};
+use crate::image::{Facts, Installed, Tally, Trust};
 use crate::net::{Mac, Network};
 
 /// Version of the record's form.
@@ -127,10 +127,10 @@ impl Record {
     }
 
     /// Takes over what is known about the image and what went on top of it.
-    pub fn set_image(&mut self, image: &Verified) {
-        let root = match image {
-            Verified::Root(root) => root,
-            Verified::File(facts) => {
+    pub fn set_image(&mut self, installed: &Installed) {
+        let root = match installed {
+            Installed::Root(root) => root,
+            Installed::File(facts) => {
                 self.trust = facts.trust;
                 self.warnings.extend(facts.warnings.iter().cloned());
                 self.image = Some(facts.clone());

@@ -13,6 +13,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::Context as _;
 use common::published::from_store;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -131,11 +132,11 @@ impl Node {
         let node = NodeFacts::default();
         let sources = Sources { settings, anchors: &anchors, resolver: &resolver, node: &node };
         let mut tally = Tally::default();
-        let unpack = Unpack { owners: true, workers: 2 };
         let (run, options) = (self.run(), Config::default().tmpfs);
-        let mounting = Mounting { run: &run, options: &options };
+        let mount = Some(Mounting { run: &run, options: &options });
         let plan = image::plan(sources, &Machine::default(), &mut tally)?;
-        Ok(plan.install(unpack, &self.root(), Some(mounting), &mut tally)?.into_root().unwrap())
+        let installed = plan.install(Unpack { owners: true, workers: 2, mount }, &self.root(), &mut tally)?;
+        installed.root().context("the image was not mounted")
     }
 
     fn refusal(&self, server: &Server) -> String {

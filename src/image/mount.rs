@@ -34,6 +34,15 @@ const WRITABLE: u64 = 32 << 20;
 
 const NONE: Option<&str> = None;
 
+/// How a file system image becomes the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mounting<'a> {
+    /// The directory that moves to stage 2; the tmpfs with the image's file goes to [`IMAGE`] below it.
+    pub run: &'a Path,
+    /// Of the tmpfs for what the node writes.
+    pub options: &'a TmpfsOptions,
+}
+
 /// Checks, before the image's bytes are taken, that this kernel can mount such an image and that the memory holds it,
 /// and lets the tmpfs at `root` hold a file of this length.
 ///
@@ -70,28 +79,20 @@ fn missing(kind: Kind, filesystems: &str, loops: bool) -> Vec<&'static str> {
     needed.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect()
 }
 
-/// How a file system becomes the root.
-#[derive(Clone, Copy, Debug)]
-pub struct Mounting<'a> {
-    /// The tmpfs that moves to stage 2, which finds the image's file at [`IMAGE`] in it.
-    pub run: &'a Path,
-    /// Options of the tmpfs for what the node writes.
-    pub options: &'a TmpfsOptions,
-}
-
-/// Mounts the image whose verified file is in the tmpfs at `root`, so that `root` becomes the root that it holds.
+/// Mounts the image whose verified file is in the tmpfs at `root`, so that `root` becomes the root that it holds;
+/// `options` are of the tmpfs for what the node writes.
 ///
 /// # Errors
 /// The kernel refuses a step; nothing stays mounted then.
-pub(super) fn mount_image(kind: Kind, root: &Path, mounting: Mounting<'_>) -> Result<()> {
-    let mounted = mount_layers(kind, root, mounting);
+pub(super) fn mount_image(kind: Kind, root: &Path, run: &Path, options: &TmpfsOptions) -> Result<()> {
+    let mounted = mount_layers(kind, root, run, options);
     if mounted.is_err() {
-        unmount(root, mounting.run);
+        unmount(root, run);
     }
     mounted
 }
 
-fn mount_layers(kind: Kind, root: &Path, Mounting { run, options }: Mounting<'_>) -> Result<()> {
+fn mount_layers(kind: Kind, root: &Path, run: &Path, options: &TmpfsOptions) -> Result<()> {
     let [image, lower, upper] = [IMAGE, LOWER, UPPER].map(|name| run.join(name));
     for folder in [&image, &lower, &upper] {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;

@@ -198,19 +198,13 @@ impl Published {
         }
     }
 
-    /// Streams the chunks into `root`; `mount` says whether a file system is to be mounted then.
+    /// Streams the chunks into `root`.
     ///
     /// # Errors
     /// See [`super::Plan::install`].
-    pub(super) fn install(
-        &self,
-        mirrors: &Mirrors<'_>,
-        unpack: Unpack,
-        root: &Path,
-        mount: bool,
-    ) -> anyhow::Result<Facts> {
+    pub(super) fn install(&self, mirrors: &Mirrors<'_>, unpack: Unpack, root: &Path) -> anyhow::Result<Facts> {
         let manifest = &self.manifest;
-        if let (Some(kind), true) = (Kind::of(manifest.media), mount) {
+        if let (Some(kind), Some(_)) = (Kind::of(manifest.media), unpack.mount) {
             mount::prepare(kind, manifest.size, root)?;
         }
         preflight::check_room(manifest, self.needs(), root)?;

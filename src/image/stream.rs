@@ -36,11 +36,8 @@ pub(super) enum Pass {
 /// What a plain archive is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layer {
-    /// The image, for an empty tree; a file system, which is to be mounted or not, will also do.
-    Image {
-        /// Whether it is to be mounted.
-        mount: bool,
-    },
+    /// The image, for an empty tree.
+    Image,
     /// Goes on top of one.
     Overlay,
 }
@@ -48,14 +45,14 @@ pub(super) enum Layer {
 impl Layer {
     fn name(self) -> &'static str {
         match self {
-            Self::Image { .. } => "image",
+            Self::Image => "image",
             Self::Overlay => "overlay",
         }
     }
 
     fn rules(self) -> Rules<'static> {
         match self {
-            Self::Image { .. } => Rules::Plain,
+            Self::Image => Rules::Plain,
             Self::Overlay => Rules::Over,
         }
     }
@@ -85,7 +82,8 @@ pub(super) fn pass(
     let verifier = signature.as_ref().map(|signature| anchors.keys.begin(signature)).transpose()?;
     let (to_decoder, from_server) = pipe::pipe(BLOCKS);
     let progress = Progress::default();
-    let room = Room::of(root, layer).with_context(|| format!("asking how much room {} has", root.display()))?;
+    let room = Room::of(root, options.mount.is_some())
+        .with_context(|| format!("asking how much room {} has", root.display()))?;
     let (fetched, received) = thread::scope(|scope| {
         scope.spawn(|| progress.show());
         let target = Target { progress: &progress, out: to_decoder, room: room.file, verifier };
@@ -157,14 +155,11 @@ fn receive(
 ) -> anyhow::Result<Received> {
     // The fetching thread fills its blocks, so the first one holds all that the magic and a superblock need.
     let head = input.fill_buf()?;
-    if let Some(kind) = Kind::sniff(head) {
-        match layer {
-            Layer::Image { mount: true } => mount::prepare(kind, kind.length(head)?, root)?,
-            Layer::Image { mount: false } => {}
-            Layer::Overlay => {
-                let what = format!("the file is a {} file system, which cannot go on top of an image", kind.name());
-                return Err(refuse(what, "make the overlay a tar archive (rootstream overlay build)"));
-            }
+    if layer == Layer::Image
+        && let Some(kind) = Kind::sniff(head)
+    {
+        if options.mount.is_some() {
+            mount::prepare(kind, kind.length(head)?, root)?;
         }
         let bytes = store::store(kind, input, root)?;
         let unpacked = Unpacked { bytes, entries: 1, warnings: Vec::new() };
@@ -195,12 +190,9 @@ struct Room {
 }
 
 impl Room {
-    fn of(root: &Path, layer: Layer) -> anyhow::Result<Self> {
+    fn of(root: &Path, mount: bool) -> anyhow::Result<Self> {
         let tree = free_bytes(root)?;
-        Ok(Self {
-            file: if layer == (Layer::Image { mount: true }) { tree.max(mounts::room_in_memory()?) } else { tree },
-            tree,
-        })
+        Ok(Self { file: if mount { tree.max(mounts::room_in_memory()?) } else { tree }, tree })
     }
 
     /// An archive that is larger packed than the room for it unpacked is not worth downloading.

@@ -15,7 +15,7 @@ use crate::failure::{Advise, Failure, refuse};
 use crate::handover;
 use crate::image::tls::Certificates;
 use crate::image::trust::Keys;
-use crate::image::{self, Anchors, Facts, Machine, Resolve, Sources, Unpack, Verified};
+use crate::image::{self, Anchors, Installed, Machine, Resolve, Sources, Unpack};
 use crate::log::StderrLog;
 use crate::net::{self, Network};
 use crate::report::Record;
@@ -108,7 +108,7 @@ fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {
 fn install(options: &Options, config: &Config, network: Option<&Network>, record: &mut Record) -> Result<(), Stop> {
     let resolver: Arc<dyn Resolve> = network.map_or_else(|| Arc::new(HostNames) as _, Network::resolver);
     let workers = options.workers.unwrap_or_else(boot::workers);
-    let unpack = Unpack { owners: !options.no_owners, workers };
+    let unpack = Unpack { owners: !options.no_owners, workers, mount: None };
     let anchors = Anchors {
         keys: Keys::read(&options.keys).or_exit(USAGE)?,
         certificates: Certificates::read(&options.ca).or_exit(USAGE)?,
@@ -117,19 +117,18 @@ fn install(options: &Options, config: &Config, network: Option<&Network>, record
     let node = node_facts(options, network);
     let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node };
     let machine = Machine { release: options.kernel.clone(), arch: options.arch.clone() };
-    let verified = record
+    let installed = record
         .step("image", |record| {
             let plan = boot::plan(sources, &machine, record)?;
-            boot::install(&plan, unpack, &options.root, None, record)
+            boot::install(&plan, unpack, &options.root, record)
         })
         .or_exit(REFUSED)?;
-    let root = match verified {
-        Verified::Root(root) => root,
-        Verified::File(Facts { media, .. }) => {
-            let overlays = config.image.overlays.len();
+    let root = match installed {
+        Installed::Root(root) => root,
+        Installed::File(facts) => {
+            let media = facts.media;
             record.warn(format!(
-                "the image is a {media} file, verified and stored; without mounting it nothing in it is checked, nor are \
-                 its {overlays} overlays"
+                "the image is a {media} file, verified and stored; what is in it is not checked without mounting it"
             ));
             return Ok(());
         }

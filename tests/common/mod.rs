@@ -54,7 +54,13 @@ pub(crate) fn install_by(
     workers: usize,
     root: &Path,
 ) -> anyhow::Result<VerifiedRoot> {
-    install_trusting(&Anchors::default(), settings, Unpack { owners, workers }, root, &mut Tally::default())
+    install_trusting(
+        &Anchors::default(),
+        settings,
+        Unpack { owners, workers, mount: None },
+        root,
+        &mut Tally::default(),
+    )
 }
 
 /// The same with trusted keys and certificates.
@@ -79,6 +85,6 @@ pub(crate) fn install_on(
 ) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
     let sources = Sources { settings, anchors, resolver: &resolver, node };
-    let verified = image::plan(sources, &Machine::default(), tally)?.install(unpack, root, None, tally)?;
-    verified.into_root().context("it is a file system")
+    let installed = image::plan(sources, &Machine::default(), tally)?.install(unpack, root, tally)?;
+    installed.root().context("it is a file system")
 }
