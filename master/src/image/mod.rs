@@ -8,9 +8,11 @@ pub mod list;
 mod overlay;
 mod pack;
 pub mod publish;
+pub mod remove;
 mod secrets;
 pub mod store;
 mod survey;
+pub mod verify;
 
 pub use survey::Survey;
 pub(crate) use survey::{plain, secrets_in};

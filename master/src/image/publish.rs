@@ -107,6 +107,7 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
     let folder = site.folder(&format!("store/{name}"))?;
     // Held to the end.
     let _claim = aside::claim(&folder)?;
+    store::sweep(&folder)?;
     let reading = || format!("reading the archive {}", built.path().display());
     let tree = Tree::read(built.archive()?).with_context(reading)?;
     let found = survey(&tree, built.file()).with_context(reading)?;
@@ -152,7 +153,7 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
         init: found.init,
         chunks: packed.chunks,
     };
-    let text = json(&manifest)?;
+    let text = store::json(&manifest)?;
     if let Err(error) = Manifest::parse(&text) {
         bail!("the manifest of {name} would be refused: {error:#}");
     }
@@ -166,7 +167,7 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
         aside::write(&store::signature_of(&manifest_path), &signature)?;
     }
     aside::write(&manifest_path, &text)?;
-    aside::write(&folder.join(store::LATEST), &json(&latest)?)?;
+    aside::write(&folder.join(store::LATEST), &store::json(&latest)?)?;
     let chunks = manifest.chunks.len();
     progress.done(&format!(
         "build {build}, {} in {chunks} chunks, {} unpacked, {}",
@@ -200,12 +201,6 @@ fn say_unsigned(site: &Site, manifest: &Manifest) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(value).context("writing JSON")?;
-    text.push(b'\n');
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -6,7 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rootstream::cmdline;
 use rootstream::failure::Advise;
+use rootstream::image::manifest::Manifest;
+use rootstream::image::trust::Keys;
 
 use crate::aside;
 use crate::bootstrap::Bootstrap;
@@ -14,8 +17,8 @@ use crate::config::addresses::Name;
 use crate::config::nodes::{Node, Nodes};
 use crate::config::site::{OVERLAYS, Site};
 use crate::image::store::Build;
+use crate::keys;
 use crate::overlay::Index;
-use rootstream::image::manifest::Manifest;
 
 /// What PXELINUX needs beside the menus, and where Debian's packages put it.
 const LOADER: [(&str, &str); 2] =
@@ -29,7 +32,7 @@ const LONGEST_APPEND: usize = 2047 - 256;
 #[derive(Clone, Debug)]
 struct Ready {
     bootstrap: Bootstrap,
-    manifest: Manifest,
+    build: Build,
 }
 
 /// Puts the loader and all menus into `tftp/`; menus of nodes that are gone vanish.
@@ -78,7 +81,7 @@ fn menu(site: &Site, node: Option<&Node>, port: u16) -> Result<String> {
     let parameters = [config.defaults.parameters(), own].join(" ");
     let ready = match image {
         None => Err("no image is named for it, and site.toml names no default".to_owned()),
-        Some(name) => find(site, name)?,
+        Some(name) => find(site, name, &parameters)?,
     };
     let address = config.network.address.address;
     let origin = if port == 80 { format!("http://{address}") } else { format!("http://{address}:{port}") };
@@ -111,31 +114,52 @@ fn overlays(site: &Site, node: Option<&Node>, origin: &str) -> Result<Result<Vec
     Ok(Ok(urls))
 }
 
-fn find(site: &Site, name: &Name) -> Result<Result<Ready, String>> {
-    let Some(manifest) = Build::latest(site, name)?.map(|build| build.manifest) else {
-        return Ok(Err(format!("the image {name} is not published; run: rootstream image publish {name}")));
+fn find(site: &Site, name: &Name, parameters: &str) -> Result<Result<Ready, String>> {
+    let build = match Build::latest(site, name) {
+        Ok(Some(build)) => build,
+        Ok(None) => {
+            return Ok(Err(format!("the image {name} is not published; run: rootstream image publish {name}")));
+        }
+        // The other images' nodes can boot.
+        Err(error) => return Ok(Err(format!("the image {name} is damaged: {error:#}; publish it again"))),
     };
     let Some(bootstrap) = Bootstrap::of(site, name)? else {
         return Ok(Err(format!("the image {name} has no kernel and initramfs; run: rootstream bootstrap {name}")));
     };
-    if !manifest.kernels.is_empty() && !manifest.kernels.contains(&bootstrap.release) {
+    let kernels = &build.manifest.kernels;
+    if !kernels.is_empty() && !kernels.contains(&bootstrap.release) {
         return Ok(Err(format!(
             "the image {name} holds modules for {}, but its boot files are for {}; run: rootstream bootstrap {name}",
-            manifest.kernels.join(", "),
+            kernels.join(", "),
             bootstrap.release
         )));
     }
-    Ok(Ok(Ready { bootstrap, manifest }))
+    if bootstrap.keys != keys::trusted(site)? {
+        log::warn!(
+            "the initramfs of {name} does not have the keys that are in keys/; run: rootstream bootstrap {name}"
+        );
+    }
+    if !bootstrap.keys.is_empty() && !cmdline::parse(parameters).config.image.unsigned {
+        let trusted = Keys::parse(&bootstrap.keys)?;
+        if let Err(why) = build.check_signature(&trusted) {
+            let build = &build.manifest.build;
+            return Ok(Err(format!("its nodes would refuse build {build} of {name}: {why:#}; publish it again")));
+        }
+    }
+    Ok(Ok(Ready { bootstrap, build }))
 }
 
 fn linux(ready: &Ready, origin: &str, overlays: &[String], parameters: &str) -> Result<String, String> {
-    let Ready { bootstrap, manifest } = ready;
-    let Manifest { name, file, sha256, .. } = manifest;
-    let parameters: Vec<&str> = parameters.split_whitespace().collect();
-    let mut append = format!("rootstream.image={origin}/images/{name}/{file} rootstream.sha256={sha256}");
+    let Ready { bootstrap, build } = ready;
+    let Manifest { name, build: id, .. } = &build.manifest;
+    let mut append = format!("rootstream.image={origin}/images/{name}/{id}.json");
+    if bootstrap.keys.is_empty() {
+        let _ = write!(append, " rootstream.sha256={}", build.digest());
+    }
     if !overlays.is_empty() {
         let _ = write!(append, " rootstream.overlay={}", overlays.join(","));
     }
+    let parameters: Vec<&str> = parameters.split_whitespace().collect();
     let _ = write!(append, " {}", parameters.join(" "));
     if append.len() > LONGEST_APPEND {
         return Err(format!("its kernel parameters are {} bytes, {LONGEST_APPEND} is the most", append.len()));
@@ -181,23 +205,28 @@ mod tests {
                 initramfs: "initramfs-6.1.img".to_owned(),
                 keys: BTreeMap::new(),
             },
-            manifest: Manifest {
-                format: FORMAT,
-                name: "compute".to_owned(),
-                build: "b".to_owned(),
-                created: String::new(),
-                arch: "amd64".to_owned(),
-                kernels: vec![],
-                media: Media::TarZstd,
-                file: "b.tar.zst".to_owned(),
-                size: 1,
-                sha256: Digest([0xa5; 32]),
-                unpacked_bytes: 1,
-                unpacked_pages: 1,
-                inodes: 1,
-                largest_file: 1,
-                init: None,
-                chunks: vec![],
+            build: Build {
+                manifest: Manifest {
+                    format: FORMAT,
+                    name: "compute".to_owned(),
+                    build: "b".to_owned(),
+                    created: String::new(),
+                    arch: "amd64".to_owned(),
+                    kernels: vec![],
+                    media: Media::TarZstd,
+                    file: "b.tar.zst".to_owned(),
+                    size: 1,
+                    sha256: Digest([0xa5; 32]),
+                    unpacked_bytes: 1,
+                    unpacked_pages: 1,
+                    inodes: 1,
+                    largest_file: 1,
+                    init: None,
+                    chunks: vec![],
+                },
+                text: b"abc".to_vec(),
+                path: "b.json".into(),
+                signature: None,
             },
         }
     }
@@ -205,18 +234,21 @@ mod tests {
     #[test]
     fn a_menu_boots_the_published_build() {
         let overlays = ["http://m/overlays/a/all-1.tar.zst".to_owned(), "http://m/overlays/b/n1-2.tar.zst".to_owned()];
-        let text =
-            linux(&ready(), "http://172.16.0.254:8080", &overlays, " console=tty0  console=ttyS1,115200n8 ").unwrap();
-        assert_eq!(
-            text,
-            format!(
-                "SERIAL 1 115200\nDEFAULT linux\nPROMPT 0\nLABEL linux\n  KERNEL compute/vmlinuz-6.1\n  \
-             INITRD compute/initramfs-6.1.img\n  APPEND rootstream.image=http://172.16.0.254:8080/images/compute/b.tar.zst \
-             rootstream.sha256={} \
-             rootstream.overlay=http://m/overlays/a/all-1.tar.zst,http://m/overlays/b/n1-2.tar.zst console=tty0 console=ttyS1,115200n8\n  IPAPPEND 2\n",
-                "a5".repeat(32)
-            )
-        );
+        let menu = |ready: &Ready| {
+            let parameters = " console=tty0  console=ttyS1,115200n8 ";
+            linux(ready, "http://172.16.0.254:8080", &overlays, parameters).unwrap()
+        };
+        let mut ready = ready();
+        let start = "SERIAL 1 115200\nDEFAULT linux\nPROMPT 0\nLABEL linux\n  KERNEL compute/vmlinuz-6.1\n  \
+                     INITRD compute/initramfs-6.1.img\n  APPEND rootstream.image=http://172.16.0.254:8080/images/compute/b.json";
+        let end = "rootstream.overlay=http://m/overlays/a/all-1.tar.zst,http://m/overlays/b/n1-2.tar.zst \
+                   console=tty0 console=ttyS1,115200n8\n  IPAPPEND 2\n";
+        // FIPS 180-2, B.1.
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(menu(&ready), format!("{start} rootstream.sha256={digest} {end}"));
+        // A signature says more, and a digest would pin what it already fixes.
+        ready.bootstrap.keys.insert("site.pub".to_owned(), String::new());
+        assert_eq!(menu(&ready), format!("{start} {end}"));
     }
 
     #[test]
