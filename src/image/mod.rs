@@ -13,6 +13,7 @@ mod http;
 pub mod manifest;
 mod metadata;
 mod mirrors;
+mod pace;
 mod pages;
 mod path;
 mod pax;
@@ -28,9 +29,11 @@ mod secure;
 mod small;
 mod sparse;
 mod stream;
+mod tally;
 pub mod tls;
 mod tree;
 pub mod trust;
+mod turns;
 mod unpack;
 mod whole;
 
@@ -48,6 +51,7 @@ pub use preflight::Machine;
 use published::Published;
 use stream::Pass;
 pub use stream::hex;
+pub use tally::{Reason, Share, Tally};
 
 /// Where the image is and how patient to be with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,15 +189,6 @@ impl VerifiedRoot {
     }
 }
 
-/// What a transfer cost, whether it succeeded or not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Bytes received of the image.
-    pub bytes: u64,
-    /// How often a request was made again or the transfer begun again.
-    pub retries: u32,
-}
-
 /// An image about to be installed. Of a published one everything but its bytes is known, and was verified.
 pub struct Plan<'a> {
     sources: Sources<'a>,
@@ -241,6 +236,12 @@ fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'
         let start = Instant::now();
         match stream::pass(sources, unpack, root, mirrors)? {
             Pass::Complete(facts) => return Ok(facts),
+            Pass::Damaged(error) if mirrors.blame() => {
+                mirrors.begin_again(Duration::ZERO);
+                log::warn!("image: {error:#}; starting again in an empty tree, from another mirror");
+                empty(root).advise(format!("emptying {}", root.display()), "check that file system")?;
+            }
+            Pass::Damaged(error) => return Err(error),
             Pass::Restart(why) => {
                 // What was fetched so far was in vain.
                 if !mirrors.begin_again(start.elapsed()) {

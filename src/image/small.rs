@@ -2,15 +2,16 @@
 
 use std::io::Read as _;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ureq::http::StatusCode;
 
 use super::http::Refusal;
-use super::mirrors::{Ask, Fault, Mirrors, Work};
+use super::mirrors::{Fault, Mirrors, Stop};
 use super::pipe::Gone;
 use super::resume::Answer;
 use super::retry::Pause;
+use super::turns::{Ask, Wait, Work};
 
 /// The file.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl Mirrors<'_> {
         let ask = Ask { urls, only, avoid: &[] };
         let untried = (0..urls.len()).filter(|mirror| ask.allows(*mirror)).collect();
         let mut request = Request { mirrors: self, limit, need, untried };
-        self.go(ask, &mut request).map_err(super::mirrors::Stop::into_error)
+        self.go(ask, &mut request).map_err(Stop::into_error)
     }
 }
 
@@ -65,7 +66,7 @@ impl Work for Request<'_> {
 
     fn attempt(&mut self, mirror: usize, url: &str) -> Result<Found, Fault> {
         self.untried.retain(|untried| *untried != mirror);
-        let response = match self.mirrors.client.get(url, None) {
+        let response = match self.mirrors.get(mirror, url, None) {
             Err(Refusal::Status(status)) if self.need == Need::May && self.untried.is_empty() => {
                 return Ok(Found::Absent(status));
             }
@@ -98,8 +99,8 @@ impl Work for Request<'_> {
         None
     }
 
-    fn wait(&mut self, time: Duration, _: &str) -> Result<(), Gone> {
-        thread::sleep(time);
+    fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {
+        thread::sleep(wait.time);
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! One pass: fetching, decoding and unpacking, each in a thread of its own, joined by pipes of a
 //! few blocks. What crosses them is bytes; what went wrong comes back when the threads end.
 
-use std::io::BufRead as _;
+use std::error::Error;
+use std::io::{self, BufRead as _};
 use std::path::Path;
 use std::thread;
 
@@ -26,6 +27,8 @@ pub(super) enum Pass {
     Complete(Facts),
     /// The image is no longer what it was when the pass began.
     Restart(&'static str),
+    /// What was served is no sound image, or not the one that was asked for.
+    Damaged(anyhow::Error),
 }
 
 /// Streams the image into `root` once.
@@ -60,8 +63,8 @@ pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, mirrors: 
     };
     // Of several errors, the one that does not merely say that a neighbour stopped is the reason.
     let (format, unpacked) = match (decoded, unpacked) {
-        (Err(error), _) if !pipe::is_consequence(&error) => return Err(error).with_context(installing),
-        (_, Err(error)) | (Err(error), _) => return Err(error).with_context(installing),
+        (Err(error), _) if !pipe::is_consequence(&error) => return damaged(error.context(installing())),
+        (_, Err(error)) | (Err(error), _) => return damaged(error.context(installing())),
         (Ok(format), Ok(unpacked)) => (format, unpacked),
     };
     let fetched = fetched.context("the transfer ended without a reason").with_context(installing)?;
@@ -73,7 +76,7 @@ pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, mirrors: 
         Some(wanted) => {
             let what = format!("the image's sha256 is {sha256}, not {}", hex(&wanted));
             let todo = "correct rootstream.sha256=, or publish the image that it belongs to";
-            return Err(refuse(what, todo)).with_context(installing);
+            return damaged(refuse(what, todo).context(installing()));
         }
     };
     for warning in &unpacked.warnings {
@@ -93,6 +96,14 @@ pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, mirrors: 
         retries: mirrors.tally().retries,
         warnings: unpacked.warnings,
     }))
+}
+
+/// Another mirror may have a sound copy, unless it is this machine that failed.
+fn damaged(error: anyhow::Error) -> anyhow::Result<Pass> {
+    let os = |link: &io::Error| link.raw_os_error().is_some();
+    let local =
+        |link: &(dyn Error + 'static)| link.is::<nix::Error>() || link.downcast_ref::<io::Error>().is_some_and(os);
+    if error.chain().any(local) { Err(error) } else { Ok(Pass::Damaged(error)) }
 }
 
 fn decode(mut input: Reader, output: Writer) -> anyhow::Result<Format> {
