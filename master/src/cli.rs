@@ -11,13 +11,14 @@ use rootstream::failure::{Failure, Remedy};
 use crate::bootstrap::{self, bootstrap};
 use crate::config::Misconfigured;
 use crate::config::addresses::{AddressRange, Cidr, Mac, Name};
+use crate::config::facts::Named;
 use crate::config::nodes::{Node, Nodes};
-use crate::config::site::Site;
+use crate::config::site::{OVERLAYS, Site};
 use crate::image::build::{self, build};
 use crate::image::list;
 use crate::image::publish::{self, Format, publish};
 use crate::progress::megabytes;
-use crate::{aside, keys, logger, say, starter, up};
+use crate::{aside, keys, logger, overlay, say, starter, up};
 
 /// Boot stateless cluster nodes: images, kernel and initramfs, DHCP, TFTP and HTTP on one master.
 #[derive(Debug, Parser)]
@@ -61,6 +62,9 @@ enum Command {
     /// The keys that nodes trust.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// What goes on top of an image, the same for all nodes or made for each.
+    #[command(subcommand)]
+    Overlay(OverlayCommand),
     /// Make kernel and initramfs for an image, in tftp/NAME/.
     #[command(after_help = "\
 Examples:
@@ -123,7 +127,7 @@ A running `rootstream up` knows it after SIGHUP or its next start.")]
         #[arg(long)]
         ip: Ipv4Addr,
         /// The image it boots; the default is in site.toml.
-        #[arg(long)]
+        #[arg(long, value_parser = image_name)]
         image: Option<Name>,
         /// Kernel parameters, after those of site.toml.
         #[arg(long, allow_hyphen_values = true)]
@@ -138,12 +142,23 @@ A running `rootstream up` knows it after SIGHUP or its next start.")]
     },
 }
 
+/// A name that an image can have: the store keeps overlays in the folder that such an image would have.
+fn image_name(text: &str) -> Result<Name, String> {
+    match text.parse() {
+        Ok(_) if text == OVERLAYS => {
+            Err(format!("`{OVERLAYS}` is where the store has its overlays; name it otherwise"))
+        }
+        name => name,
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum ImageCommand {
     /// Build an image from images/NAME.toml; does nothing when neither recipe nor files changed.
     #[command(after_help = "Examples:\n  rootstream image build compute\n  rootstream image build compute --force")]
     Build {
         /// The image.
+        #[arg(value_parser = image_name)]
         name: Name,
         /// Build though nothing changed, for newer packages.
         #[arg(long)]
@@ -161,6 +176,7 @@ Examples:
   rootstream image publish compute --format tar.gz")]
     Publish {
         /// The image.
+        #[arg(value_parser = image_name)]
         name: Name,
         /// How it is packed.
         #[arg(long, default_value = "tar.zst")]
@@ -210,9 +226,48 @@ To replace a key, so that every node can boot at any moment:
     },
 }
 
+const OVERLAY_RULES: &str = "\
+An overlay is the folder overlays/NAME/ with files at the paths that they have on the node. They belong to root and keep
+their permissions; folders keep those that they have in the image. In a file whose name ends in .in (the suffix comes
+off), @hostname@, @mac@, @ip@, @prefix@, @gateway@, @domain@, @master@ and what [facts] in site.toml and [node.facts] in
+nodes.toml name are filled in, and each node gets an archive of its own.
+`overlays = [\"NAME\"]` under [defaults] of site.toml, or at a node in nodes.toml, puts it on top of the image there.
+";
+
+#[derive(Debug, Subcommand)]
+enum OverlayCommand {
+    /// Make an overlay's archives without publishing them, in built/overlays/NAME/.
+    #[command(after_help = format!("{OVERLAY_RULES}
+Examples:
+  rootstream overlay build node && tar -tvf built/overlays/node/n1.tar"))]
+    Build {
+        /// The overlay.
+        name: Name,
+        #[command(flatten)]
+        secrets: Secrets,
+    },
+    /// Publish an overlay out of its folder as it is now.
+    #[command(after_help = format!("{OVERLAY_RULES}
+A running `rootstream up` writes it into the boot menus when it gets SIGHUP or starts again. Publish it again when a fact
+that it uses has changed; until then the nodes concerned are not booted with the old one.
+
+Examples:
+  rootstream overlay publish common
+  rootstream overlay publish common --format tar.gz"))]
+    Publish {
+        /// The overlay.
+        name: Name,
+        /// How it is packed.
+        #[arg(long, default_value = "tar.zst")]
+        format: overlay::Format,
+        #[command(flatten)]
+        secrets: Secrets,
+    },
+}
+
 #[derive(Debug, Args)]
 struct Secrets {
-    /// Accept keys, passwords and identities in the image, which all of the boot network can read.
+    /// Accept keys, passwords and identities in it, which all of the boot network can read.
     #[arg(long)]
     allow_secrets: bool,
 }
@@ -220,6 +275,7 @@ struct Secrets {
 #[derive(Debug, Args)]
 struct BootstrapArgs {
     /// The image; it must be built.
+    #[arg(value_parser = image_name)]
     name: Name,
     /// The agent; the one that was built with this program by default.
     #[arg(long, value_name = "PATH")]
@@ -263,8 +319,15 @@ fn run(cli: &Cli) -> Result<()> {
             Ok(())
         }
         Command::Node(NodeCommand::Add { name, mac, ip, image, parameters }) => {
-            let node =
-                Node { name: name.clone(), mac: *mac, ip: *ip, image: image.clone(), parameters: parameters.clone() };
+            let node = Node {
+                name: name.clone(),
+                mac: *mac,
+                ip: *ip,
+                image: image.clone(),
+                overlays: None,
+                parameters: parameters.clone(),
+                facts: Named::new(),
+            };
             let site = site()?;
             // Read and written by one at a time: two additions at once must both be there after.
             let _claim = aside::claim(site.root())?;
@@ -291,6 +354,22 @@ fn run(cli: &Cli) -> Result<()> {
         }
         Command::Image(ImageCommand::List { json }) => list_images(&site()?, *json),
         Command::Key(KeyCommand::New { name }) => new_key(&site()?, name),
+        Command::Overlay(OverlayCommand::Build { name, secrets }) => {
+            let paths = overlay::build(&site()?, name, secrets.allow_secrets)?;
+            paths.iter().for_each(say::result);
+            Ok(())
+        }
+        Command::Overlay(OverlayCommand::Publish { name, format, secrets }) => {
+            let index = overlay::publish(&site()?, name, *format, secrets.allow_secrets)?;
+            let whom = match (&index.shared, index.nodes.len()) {
+                (Some(_), _) => "one archive for all".to_owned(),
+                (None, nodes) => format!("an archive for each of {nodes} nodes"),
+            };
+            let bytes: u64 = index.archives().map(|archive| archive.size).sum();
+            index.archives().for_each(|archive| say::result(format_args!("store/overlays/{name}/{}", archive.file)));
+            say::note(format_args!("overlay {name}: {whom}, {}", megabytes(bytes)));
+            Ok(())
+        }
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
         Command::Up { port } => up::up(&site()?, *port),
     }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use minisign_verify::StreamVerifier;
 use sha2::{Digest as _, Sha256};
 
 use super::http::{Response, Span};
@@ -13,8 +14,9 @@ use super::progress::{Doing, Progress, megabytes};
 use super::range::another;
 use super::resume::{Answer, Fit, Verdict, Version, fit, judge};
 use super::retry::Pause;
+use super::trust;
 use super::turns::{Ask, Wait, Work};
-use crate::failure::refuse;
+use crate::failure::{Advise as _, refuse};
 
 /// Slower than this over the stall time is as good as silent.
 const MINIMUM_RATE: u64 = 1024;
@@ -53,6 +55,8 @@ pub(super) struct Target<'a> {
     pub(super) out: Writer,
     /// Free bytes where the image goes.
     pub(super) room: u64,
+    /// Compares the bytes with a signature.
+    pub(super) verifier: Option<StreamVerifier<'a>>,
 }
 
 impl Mirrors<'_> {
@@ -61,7 +65,7 @@ impl Mirrors<'_> {
     /// # Errors
     /// See [`Stop`].
     pub(super) fn stream(&self, urls: &[String], proof: Proof, target: Target<'_>) -> Result<Fetched, Stop> {
-        let Target { progress, out, room } = target;
+        let Target { progress, out, room, verifier } = target;
         let digest = match proof {
             Proof::Stream => Some(Sha256::new()),
             Proof::Chunks { size } => {
@@ -84,10 +88,16 @@ impl Mirrors<'_> {
             others: Vec::new(),
             turned: None,
             digest,
+            verifier,
             news: None,
         };
         let url = self.go(ask, &mut fetch)?;
         fetch.out.finish();
+        if let Some(verifier) = fetch.verifier {
+            let todo = "sign the file again where it is made, and compare the two on each server (minisign -V)";
+            let verified = trust::finish(verifier).advise(format!("{url} is refused"), todo);
+            verified.map_err(Stop::Damaged)?;
+        }
         Ok(Fetched { url, bytes: fetch.have, sha256: fetch.digest.map(|digest| digest.finalize().into()) })
     }
 }
@@ -109,6 +119,7 @@ struct Fetch<'a> {
     /// The mirror that was left although it did well, in the hope of a faster one.
     turned: Option<usize>,
     digest: Option<Sha256>,
+    verifier: Option<StreamVerifier<'a>>,
     /// When the last byte came that was news.
     news: Option<Instant>,
 }
@@ -224,6 +235,9 @@ impl Fetch<'_> {
             }
             if let Some(digest) = &mut self.digest {
                 digest.update(space.get(..count).unwrap_or_default());
+            }
+            if let Some(verifier) = &mut self.verifier {
+                verifier.update(space.get(..count).unwrap_or_default());
             }
             self.out.wrote(count);
             self.have += count as u64;

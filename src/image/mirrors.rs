@@ -43,6 +43,8 @@ pub(super) enum Stop {
     Restart(&'static str),
     /// Whoever asked is gone, and knows why.
     Gone,
+    /// What was passed on is not what was signed.
+    Damaged(anyhow::Error),
     /// Final.
     Failed(anyhow::Error),
 }
@@ -59,7 +61,7 @@ impl Stop {
         match self {
             Self::Restart(why) => anyhow::anyhow!(why),
             Self::Gone => anyhow::Error::new(Gone),
-            Self::Failed(error) => error,
+            Self::Damaged(error) | Self::Failed(error) => error,
         }
     }
 }

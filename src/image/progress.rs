@@ -62,6 +62,11 @@ impl Progress {
         self.total.store(bytes, Ordering::Relaxed);
     }
 
+    /// The length of the file, 0 while it is not known.
+    pub(super) fn known_total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Counts time that went by because decoding or writing is slower than the network.
     pub(super) fn held_up(&self, time: Duration) {
         self.held_up.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);

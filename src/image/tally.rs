@@ -49,6 +49,16 @@ pub struct Reason {
 }
 
 impl Tally {
+    /// Adds what another transfer cost.
+    pub(super) fn add(&mut self, other: Self) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.retries = self.retries.saturating_add(other.retries);
+        self.switches = self.switches.saturating_add(other.switches);
+        self.mirrors.extend(other.mirrors);
+        self.reasons.extend(other.reasons);
+        self.reasons.truncate(REASONS);
+    }
+
     /// Counts a failure.
     pub(super) fn failed(&mut self, url: &str, why: &str) {
         self.retries = self.retries.saturating_add(1);

@@ -11,6 +11,10 @@ use toml::Spanned;
 
 use super::Document;
 use super::addresses::{AddressRange, Cidr, Domain, LeaseTime, Name, Prefix64};
+use super::facts::Named;
+
+/// The folder in the store where overlays are; no image can have that name.
+pub const OVERLAYS: &str = "overlays";
 
 /// A site's folder and configuration.
 #[derive(Clone, Debug)]
@@ -31,6 +35,9 @@ pub struct Config {
     /// `[defaults]`: for nodes that say nothing else.
     #[serde(default)]
     pub defaults: Defaults,
+    /// `[facts]`: what templates in overlays may use, for every node.
+    #[serde(default)]
+    pub facts: Named,
 }
 
 /// `[network]`
@@ -96,6 +103,9 @@ fn port_80() -> u16 {
 pub struct Defaults {
     /// The image of nodes that name none, and of machines that are no known node.
     pub image: Option<Name>,
+    /// The overlays of nodes that name none, in order.
+    #[serde(default)]
+    pub overlays: Vec<Name>,
     parameters: Option<Spanned<String>>,
 }
 
@@ -152,6 +162,16 @@ impl Site {
     /// Published images; served as `/images/`.
     pub fn store(&self) -> PathBuf {
         self.root.join("store")
+    }
+
+    /// The files of the overlay `name`.
+    pub fn overlay_folder(&self, name: &Name) -> PathBuf {
+        self.root.join("overlays").join(name.as_str())
+    }
+
+    /// Published overlays; served as `/overlays/`.
+    pub fn overlay_store(&self) -> PathBuf {
+        self.store().join(OVERLAYS)
     }
 
     /// Boot files; the root of TFTP, and served as `/boot/`.
@@ -240,6 +260,10 @@ mod tests {
             ("# x\ngateway = '172.16.1.1'\n", "site.toml:5: 172.16.1.1 is outside the network of 172.16.0.254/24"),
             ("gatway = '172.16.0.1'\n", "site.toml:4: unknown field `gatway`"),
             ("lease = '5s'\n", "site.toml:4: `5s` is no lease time"),
+            ("[facts]\nrack = 1\n", "site.toml:5: invalid type: integer"),
+            ("[facts]\nmac = 'x'\n", "site.toml:5: the fact `mac` follows from the rest"),
+            ("[facts]\nRack = 'x'\n", "site.toml:5: `Rack` is no name of a fact"),
+            ("[defaults]\noverlays = ['a b']\n", "site.toml:5: `a b` is no name"),
             ("[htp]\n", "site.toml:4: unknown field `htp`"),
             ("[defaults]\nparameters = \"a\\nb\"\n", "site.toml:5: kernel parameters must be one line"),
         ] {

@@ -12,4 +12,4 @@ pub mod store;
 mod survey;
 
 pub use survey::Survey;
-pub(crate) use survey::plain;
+pub(crate) use survey::{plain, secrets_in};

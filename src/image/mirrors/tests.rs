@@ -18,6 +18,7 @@ use super::super::small::{Found, Need};
 use super::super::{Anchors, Resolve, Settings, Sources};
 use super::{Mirrors, Stop};
 use crate::cmdline::Config;
+use crate::facts::NodeFacts;
 use crate::failure::Failure;
 
 #[derive(Debug)]
@@ -39,7 +40,8 @@ fn with_mirrors<T>(urls: &[String], test: impl FnOnce(&Mirrors<'_>) -> T) -> T {
     };
     let resolver: Arc<dyn Resolve> = Arc::new(Nobody);
     let anchors = Anchors::default();
-    let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver };
+    let node = NodeFacts::default();
+    let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node };
     test(&Mirrors::beginning(sources, Client::new(sources).unwrap(), 0))
 }
 
@@ -62,7 +64,7 @@ fn stream(mirrors: &Mirrors<'_>, urls: &[String], size: u64) -> (Result<Fetched,
     let (out, mut from) = pipe::pipe(3);
     let progress = Progress::default();
     thread::scope(|scope| {
-        let target = Target { progress: &progress, out, room: u64::MAX };
+        let target = Target { progress: &progress, out, room: u64::MAX, verifier: None };
         let fetching = scope.spawn(|| mirrors.stream(urls, Proof::Chunks { size }, target));
         let mut received = Vec::new();
         let _ = from.read_to_end(&mut received);
