@@ -8,7 +8,7 @@ FIRMWARE ?= bios
 SERVERS ?= rootstream
 NODES ?= 1
 POWER ?= lab
-TRUST ?= digest
+TRUST ?= signed
 IMAGE ?= debian
 NET ?= tap
 ACCEL ?= tcg
@@ -37,7 +37,7 @@ lab: init
 	$(CARGO) build --workspace
 
 site: lab ## build the lab's image, kernel and initramfs without booting them
-	target/debug/lab site --init $(INIT)
+	target/debug/lab site --init $(INIT) --trust '$(TRUST)'
 
 deps: ## install what this machine lacks (asks nothing when root)
 	@sh qemu/deps.sh

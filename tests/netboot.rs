@@ -40,7 +40,7 @@ fn a_node_boots_from_firmware_to_ssh() {
     let steps: Vec<&str> = output.lines().filter_map(|line| line.split_once(" s  ")?.1.split(' ').next()).collect();
     assert_eq!(steps, STEPS);
     let (values, seconds) = output.lines().last().unwrap().split_once(" seconds=").unwrap();
-    let expected = "boot: ok firmware=bios servers=rootstream nodes=1 power=lab trust=digest net=tap accel=tcg";
+    let expected = "boot: ok firmware=bios servers=rootstream nodes=1 power=lab trust=signed net=tap accel=tcg";
     assert_eq!(values, expected);
     assert!(seconds.parse::<u32>().unwrap() > 0);
 }

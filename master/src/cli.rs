@@ -17,6 +17,9 @@ use crate::config::site::{OVERLAYS, Site};
 use crate::image::build::{self, build};
 use crate::image::list;
 use crate::image::publish::{self, Format, publish};
+use crate::image::remove::{Newest, remove};
+use crate::image::store::{self, Build};
+use crate::image::verify::verify;
 use crate::progress::megabytes;
 use crate::{aside, keys, logger, overlay, say, starter, up};
 
@@ -190,12 +193,61 @@ Examples:
         #[command(flatten)]
         secrets: Secrets,
     },
-    /// List the images.
-    #[command(after_help = "Examples:\n  rootstream image list\n  rootstream image list --json")]
+    /// List the images, or the builds of one.
+    #[command(after_help = "\
+Examples:
+  rootstream image list
+  rootstream image list compute           its builds
+  rootstream image list --json")]
     List {
+        /// The image whose builds are listed.
+        name: Option<Name>,
         /// For machines.
         #[arg(long)]
         json: bool,
+    },
+    /// Show what a published build is.
+    #[command(after_help = "\
+Examples:
+  rootstream image show compute
+  rootstream image show compute --json | jq .kernels    its manifest, without the list of chunks")]
+    Show {
+        /// The image.
+        name: Name,
+        /// The build; the newest when absent.
+        build: Option<String>,
+        /// For machines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read all of a published build and compare it with its manifest and signature.
+    #[command(after_help = "\
+Checked are the signature (where the site has a key), the digest of every chunk and of the whole file, that each
+chunk unpacks alone to what it should, that the archive is canonical, and every number in the manifest.
+
+Examples:
+  rootstream image verify compute
+  rootstream image verify compute 20261122-191228-01f7ce9e")]
+    Verify {
+        /// The image.
+        name: Name,
+        /// The build; the newest when absent.
+        build: Option<String>,
+    },
+    /// Remove a build from the store.
+    #[command(after_help = "\
+Refused for the newest build, and for one that a boot menu names, unless --force is given.
+
+Example:
+  rootstream image rm compute 20261122-191228-01f7ce9e")]
+    Rm {
+        /// The image.
+        name: Name,
+        /// The build.
+        build: String,
+        /// Remove it though nodes may boot it.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -314,8 +366,24 @@ fn run(cli: &Cli) -> Result<()> {
             ));
             Ok(())
         }
-        Command::Image(ImageCommand::List { json }) => list_images(&site()?, *json),
         Command::Overlay(command) => command.run(&site()?),
+        Command::Image(ImageCommand::List { name: None, json }) => list_images(&site()?, *json),
+        Command::Image(ImageCommand::List { name: Some(name), json }) => list_builds(&site()?, name, *json),
+        Command::Image(ImageCommand::Show { name, build, json }) => {
+            show_build(&Build::find(&site()?, name, build.as_deref())?, *json)
+        }
+        Command::Image(ImageCommand::Verify { name, build }) => {
+            let site = site()?;
+            verify(&site, &Build::find(&site, name, build.as_deref())?).map(drop)
+        }
+        Command::Image(ImageCommand::Rm { name, build, force }) => {
+            match remove(&site()?, name, build, *force)? {
+                Newest::Same => say::note(format_args!("{name}: build {build} is gone")),
+                Newest::Now(newest) => say::note(format_args!("{name}: build {build} is gone; the newest is {newest}")),
+                Newest::None => say::note(format_args!("{name}: build {build} is gone; it was the only one")),
+            }
+            Ok(())
+        }
         Command::Key(KeyCommand::New { name }) => new_key(&site()?, name),
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
         Command::Up { port } => up::up(&site()?, *port),
@@ -382,6 +450,76 @@ fn list_images(site: &Site, json: bool) -> Result<()> {
         };
         let (name, recipe, built) = (image.name.as_str(), yes(image.recipe), yes(image.built));
         say::result(format_args!("{name:width$}  {recipe:6}  {built:5}  {build:24}  {size:>9}  {kernels}"));
+    }
+    Ok(())
+}
+
+fn list_builds(site: &Site, name: &Name, json: bool) -> Result<()> {
+    let newest = Build::latest(site, name)?.map(|build| build.manifest.build);
+    let builds = store::builds(site, name)?;
+    let builds: Vec<Build> = builds.iter().map(|build| Build::find(site, name, Some(build))).collect::<Result<_>>()?;
+    if json {
+        return print_json(&builds.iter().map(summary).collect::<Vec<_>>());
+    }
+    say::result(format_args!(
+        "{:24}  {:8}  {:>9}  {:>9}  {:6}  KERNELS",
+        "BUILD", "FORMAT", "SIZE", "UNPACKED", "SIGNED"
+    ));
+    for build in &builds {
+        let m = &build.manifest;
+        let signed = if build.signature.is_some() { "yes" } else { "no" };
+        let (size, unpacked) = (megabytes(m.size), megabytes(m.unpacked_bytes));
+        let mark = if newest.as_ref() == Some(&m.build) { "  (newest)" } else { "" };
+        let (id, format, kernels) = (&m.build, m.media.name(), m.kernels.join(" "));
+        say::result(format_args!("{id:24}  {format:8}  {size:>9}  {unpacked:>9}  {signed:6}  {kernels}{mark}"));
+    }
+    Ok(())
+}
+
+/// A manifest without its list of chunks, which is long, but with their number.
+fn summary(build: &Build) -> serde_json::Value {
+    let mut value = serde_json::json!(build.manifest);
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("chunks".to_owned(), build.manifest.chunks.len().into());
+        fields.insert("signed".to_owned(), build.signature.is_some().into());
+        fields.insert("manifest_sha256".to_owned(), build.digest().to_string().into());
+    }
+    value
+}
+
+fn show_build(build: &Build, json: bool) -> Result<()> {
+    if json {
+        return print_json(&summary(build));
+    }
+    let m = &build.manifest;
+    let signed = match &build.signature {
+        Some(_) => "yes; `rootstream image verify` checks by which key",
+        None => "no",
+    };
+    let packed = format!("{} in {} chunks, {}", megabytes(m.size), m.chunks.len(), m.media.name());
+    let unpacked = format!(
+        "{} in {} inodes, {} in memory, the largest file {}",
+        megabytes(m.unpacked_bytes),
+        m.inodes,
+        megabytes(m.unpacked_pages * 4096),
+        megabytes(m.largest_file)
+    );
+    let kernels = if m.kernels.is_empty() { "none".to_owned() } else { m.kernels.join(" ") };
+    for (what, value) in [
+        ("image", m.name.as_str()),
+        ("build", &m.build),
+        ("created", &m.created),
+        ("arch", &m.arch),
+        ("kernels", &kernels),
+        ("init", m.init.as_deref().unwrap_or("none at /sbin/init")),
+        ("file", &m.file),
+        ("packed", &packed),
+        ("unpacked", &unpacked),
+        ("sha256", &m.sha256.to_string()),
+        ("manifest", &build.digest().to_string()),
+        ("signed", signed),
+    ] {
+        say::result(format_args!("{what:9} {value}"));
     }
     Ok(())
 }

@@ -142,6 +142,11 @@ impl<R: BufRead> Archive<R> {
         Ok(bytes.get(..most).unwrap_or_default())
     }
 
+    /// Whether a global header said something about all members after it.
+    pub fn has_global(&self) -> bool {
+        !self.global.is_empty()
+    }
+
     /// How many bytes of the input were read so far: after [`Archive::next`], where the member's data begins.
     pub fn position(&self) -> u64 {
         self.at
