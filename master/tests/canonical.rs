@@ -145,7 +145,7 @@ fn the_agent_unpacks_the_same_tree_with_any_number_of_workers_and_through_cuts()
         let file = publish(&site, &fs::read(tar.path()).unwrap(), &["--level", "1", "--format", format]);
         let build = file.file_name().unwrap().to_str().unwrap().split_once('.').unwrap().0;
         for (workers, most) in
-            if format == "tar.gz" { [(1, usize::MAX), (2, 1_500_000)] } else { [(2, 4_500_000), (8, usize::MAX)] }
+            if format == "tar.gz" { [(1, usize::MAX), (2, 6_000_000)] } else { [(2, 6_000_000), (8, usize::MAX)] }
         {
             let server = serve(site.path("store"), most);
             let line = format!("rootstream.image={}", server.url(&format!("/compute/{build}.json")));

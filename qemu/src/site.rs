@@ -125,7 +125,9 @@ impl Site {
     /// them here.
     fn publish(&self, sources: &[&Path]) -> Result<()> {
         let store = self.folder().join("store").join(IMAGE);
-        if is_newer(&store.join("latest.json"), sources) {
+        // A build of an earlier version of rootstream may be one that this one cannot read.
+        let known = || self.command().args(["image", "show", IMAGE]).output().is_ok_and(|show| show.status.success());
+        if is_newer(&store.join("latest.json"), sources) && known() {
             return Ok(());
         }
         if store.exists() {
