@@ -273,7 +273,8 @@ mod tests {
             overlays(&site, nodes.iter().nth(which), "http://m").unwrap()
         };
         let publish = |name: &str| {
-            let index = crate::overlay::publish(&site, &name.parse().unwrap(), Format::TarZst, false).unwrap();
+            let index =
+                crate::overlay::publish(&site, &name.parse().unwrap(), Format::TarZst, None, false).unwrap().index;
             index.archives().map(|archive| format!("http://m/overlays/{name}/{}", archive.file)).collect::<Vec<_>>()
         };
         let n3 = "[[node]]\nname = 'n3'\nmac = '52:54:00:ac:10:03'\nip = '172.16.0.3'\n";
