@@ -7,13 +7,16 @@
 mod common;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use common::published::{Image, from_store, from_store_at_most, publish, zstd};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rootstream::failure::Failure;
 use rootstream::image::manifest::{Digest, Media};
 use rootstream::image::{Settings, Trust, VerifiedRoot};
@@ -56,6 +59,13 @@ fn tree() -> TempDir {
     for name in 0..40 {
         fs::write(at(&format!("etc/{name}")), noise(name, 3000)).unwrap();
     }
+    let odd = folder.path().join(OsStr::from_bytes(b"usr/lib/b\xffytes %25\n"));
+    fs::write(&odd, noise(70, 70_000)).unwrap();
+    mknod(&at("etc/null"), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 3)).unwrap();
+    mknod(&at("etc/pipe"), SFlag::S_IFIFO, Mode::from_bits_truncate(0o640), 0).unwrap();
+    for (path, uid) in [(at("usr/bin"), 33), (at("lib"), 7), (odd, 3_000_000)] {
+        lchown(path, Some(uid), Some(uid + 1)).unwrap();
+    }
     fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o555)).unwrap();
     xattr::set(at("usr/bin/setuid"), "trusted.of", b"value").unwrap();
     folder
@@ -93,6 +103,7 @@ fn assert_same(expected: &Path, root: &Path) {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+// F48, F49, F51, F52
 #[test]
 fn any_number_of_workers_makes_the_tree_that_was_published() {
     let tree = tree();
@@ -102,6 +113,8 @@ fn any_number_of_workers_makes_the_tree_that_was_published() {
         for workers in [1, 2, 8] {
             let (root, verified) = install(&server, workers).unwrap();
             assert_same(tree.path(), root.path());
+            let holes = fs::metadata(root.path().join("usr/lib/holes")).unwrap();
+            assert!(holes.blocks() * 512 <= 8192, "{} bytes on disk", holes.blocks() * 512);
             let facts = verified.facts();
             assert_eq!((facts.media, facts.trust, facts.retries), (media.name(), Trust::None, 0));
             assert_eq!(facts.build.as_ref().unwrap().name, "c");
@@ -225,7 +238,7 @@ fn a_chunk_that_unpacks_to_more_than_it_should_is_refused() {
     assert!(refusal(&image).contains("decoding zstd"), "{}", refusal(&image));
 }
 
-/// Archives whose digests are right, and that are not what an image may be.
+// F43, F50, F53: archives whose digests are right, and that are not what an image may be.
 #[test]
 fn what_is_not_canonical_is_refused() {
     let file = |name: &str, size: usize| {
@@ -245,7 +258,7 @@ fn what_is_not_canonical_is_refused() {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
         header.set_path(name).unwrap();
-        header.set_link_name(target).unwrap();
+        header.as_mut_bytes()[157..157 + target.len()].copy_from_slice(target.as_bytes());
         header.set_size(0);
         header.set_cksum();
         header.as_bytes().to_vec()
@@ -259,6 +272,7 @@ fn what_is_not_canonical_is_refused() {
         (vec![file("b/", 0), file("a/x", 600), link("a", "b", symlink)], "a"),
         (vec![link("a", "/nowhere", hard)], "leads to nowhere"),
         (vec![file("a/", 0), file("a/../x", 1)], ".."),
+        (vec![file("a/", 0), link("odd", "", tar::EntryType::new(b'Q'))], "unknown type"),
     ] {
         let archive = members.concat();
         // One chunk for all, and one for each member.
