@@ -166,7 +166,7 @@ fn a_chunk_that_tar_would_stop_reading_at_is_refused() {
     let last = pieces.last_mut().unwrap();
     last.bytes.truncate(last.bytes.len() - 1024);
     let (manifest, file) = publish(Media::TarZstd, &pieces);
-    let options = Unpack { owners: false, workers: 1 };
+    let options = Unpack { owners: false, workers: 1, mount: None };
     let error = install(&manifest, &file, options, &Enclosure::new()).unwrap_err();
     assert!(format!("{error:#}").contains("end mark"), "{error:#}");
 }
