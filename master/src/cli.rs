@@ -62,12 +62,12 @@ enum Command {
     /// What the nodes run.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// What goes on top of an image, the same for all nodes or made for each.
+    #[command(subcommand)]
+    Overlay(overlay::Command),
     /// The keys that nodes trust.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// What goes on top of an image, the same for all nodes or made for each.
-    #[command(subcommand)]
-    Overlay(OverlayCommand),
     /// Make kernel and initramfs for an image, in tftp/NAME/.
     #[command(after_help = "\
 Examples:
@@ -280,50 +280,12 @@ To replace a key, so that every node can boot at any moment:
     },
 }
 
-const OVERLAY_RULES: &str = "\
-An overlay is the folder overlays/NAME/ with files at the paths that they have on the node. They belong to root and keep
-their permissions; folders keep those that they have in the image. In a file whose name ends in .in (the suffix comes
-off), @hostname@, @mac@, @ip@, @prefix@, @gateway@, @domain@, @master@ and what [facts] in site.toml and [node.facts] in
-nodes.toml name are filled in, and each node gets an archive of its own.
-`overlays = [\"NAME\"]` under [defaults] of site.toml, or at a node in nodes.toml, puts it on top of the image there.
-";
-
-#[derive(Debug, Subcommand)]
-enum OverlayCommand {
-    /// Make an overlay's archives without publishing them, in built/overlays/NAME/.
-    #[command(after_help = format!("{OVERLAY_RULES}
-Examples:
-  rootstream overlay build node && tar -tvf built/overlays/node/n1.tar"))]
-    Build {
-        /// The overlay.
-        name: Name,
-        #[command(flatten)]
-        secrets: Secrets,
-    },
-    /// Publish an overlay out of its folder as it is now.
-    #[command(after_help = format!("{OVERLAY_RULES}
-A running `rootstream up` writes it into the boot menus when it gets SIGHUP or starts again. Publish it again when a fact
-that it uses has changed; until then the nodes concerned are not booted with the old one.
-
-Examples:
-  rootstream overlay publish common
-  rootstream overlay publish common --format tar.gz"))]
-    Publish {
-        /// The overlay.
-        name: Name,
-        /// How it is packed.
-        #[arg(long, default_value = "tar.zst")]
-        format: overlay::Format,
-        #[command(flatten)]
-        secrets: Secrets,
-    },
-}
-
+/// Whether secrets may be published.
 #[derive(Debug, Args)]
-struct Secrets {
+pub(crate) struct Secrets {
     /// Accept keys, passwords and identities in it, which all of the boot network can read.
     #[arg(long)]
-    allow_secrets: bool,
+    pub(crate) allow_secrets: bool,
 }
 
 #[derive(Debug, Args)]
@@ -423,23 +385,8 @@ fn run(cli: &Cli) -> Result<()> {
             }
             Ok(())
         }
+        Command::Overlay(command) => command.run(&site()?),
         Command::Key(KeyCommand::New { name }) => new_key(&site()?, name),
-        Command::Overlay(OverlayCommand::Build { name, secrets }) => {
-            let paths = overlay::build(&site()?, name, secrets.allow_secrets)?;
-            paths.iter().for_each(say::result);
-            Ok(())
-        }
-        Command::Overlay(OverlayCommand::Publish { name, format, secrets }) => {
-            let index = overlay::publish(&site()?, name, *format, secrets.allow_secrets)?;
-            let whom = match (&index.shared, index.nodes.len()) {
-                (Some(_), _) => "one archive for all".to_owned(),
-                (None, nodes) => format!("an archive for each of {nodes} nodes"),
-            };
-            let bytes: u64 = index.archives().map(|archive| archive.size).sum();
-            index.archives().for_each(|archive| say::result(format_args!("store/overlays/{name}/{}", archive.file)));
-            say::note(format_args!("overlay {name}: {whom}, {}", megabytes(bytes)));
-            Ok(())
-        }
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
         Command::Up { port } => up::up(&site()?, *port),
     }

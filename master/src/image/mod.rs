@@ -9,10 +9,10 @@ mod overlay;
 mod pack;
 pub mod publish;
 pub mod remove;
-mod secrets;
+pub(crate) mod secrets;
 pub mod store;
 mod survey;
 pub mod verify;
 
 pub use survey::Survey;
-pub(crate) use survey::{plain, secrets_in};
+pub(crate) use survey::plain;
