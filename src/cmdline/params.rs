@@ -99,7 +99,7 @@ pub const PARAMS: &[Param] = &[
         group: "Image",
         value: "OPTION=VALUE[,…]",
         default: "size: half the memory, at most what is available less 128 MiB; mpol=interleave on machines with several memory nodes",
-        meaning: "mount options of the root's tmpfs: `size`, `nr_inodes`, `mpol`, `huge`, `mode` (tmpfs(5))",
+        meaning: "mount options of the root's tmpfs (with a squashfs or erofs image: of the tmpfs that takes what the node writes): `size`, `nr_inodes`, `mpol`, `huge`, `mode` (tmpfs(5))",
         set: |config, value| TmpfsOptions::parse(value).map(|options| config.tmpfs = options),
     },
     Param {
