@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 use tempfile::TempDir;
 
-const UNPACK: Unpack = Unpack { owners: true, workers: 2 };
+const UNPACK: Unpack<'static> = Unpack { owners: true, workers: 2, mount: None };
 
 /// An archive of these members: files (`path`, content), folders (`path/`) and links (`path`, `-> target`, or `=> target`
 /// for hard ones).
@@ -247,6 +247,7 @@ fn only_what_is_optional_may_be_missing() {
         ("/garbage", b"<html>it works</html>".repeat(60)),
         ("/cut.tar", good[..600].to_vec()),
         ("/empty", Vec::new()),
+        ("/squashfs", [&b"hsqs"[..], &[0; 4000]].concat()),
     ]);
     let (root, verified) = install(&server, &["?/none.tar", "?/gone", "?/${serial}.tar", "?/good.tar"]);
     assert_eq!((read(root.path(), "etc/motd").as_str(), verified.overlays().len()), ("overlay", 1));
@@ -256,6 +257,7 @@ fn only_what_is_optional_may_be_missing() {
         ("?/garbage", "<html>"),
         ("?/cut.tar", "ends"),
         ("?/empty", "the file is empty"),
+        ("?/squashfs", "a squashfs file system, which cannot be unpacked"),
         // 403 says that it may not be had, not that there is none.
         ("?/forbidden", "403"),
         ("/${build}.tar", "only a published image has one"),

@@ -17,6 +17,9 @@ use crate::config::site::{OVERLAYS, Site};
 use crate::image::build::{self, build};
 use crate::image::list;
 use crate::image::publish::{self, Format, publish};
+use crate::image::remove::{Newest, remove};
+use crate::image::store::{self, Build};
+use crate::image::verify::verify;
 use crate::progress::megabytes;
 use crate::{aside, keys, logger, overlay, say, starter, up};
 
@@ -59,12 +62,12 @@ enum Command {
     /// What the nodes run.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// What goes on top of an image, the same for all nodes or made for each.
+    #[command(subcommand)]
+    Overlay(overlay::Command),
     /// The keys that nodes trust.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// What goes on top of an image, the same for all nodes or made for each.
-    #[command(subcommand)]
-    Overlay(OverlayCommand),
     /// Make kernel and initramfs for an image, in tftp/NAME/.
     #[command(after_help = "\
 Examples:
@@ -173,7 +176,8 @@ into the boot menus when it gets SIGHUP or starts again.
 
 Examples:
   rootstream image publish compute
-  rootstream image publish compute --format tar.gz")]
+  rootstream image publish compute --format tar.gz
+  rootstream image publish compute --format squashfs --level 19")]
     Publish {
         /// The image.
         #[arg(value_parser = image_name)]
@@ -181,7 +185,8 @@ Examples:
         /// How it is packed.
         #[arg(long, default_value = "tar.zst")]
         format: Format,
-        /// How hard it is compressed: 1 to 22 for tar.zst (9 when absent), 1 to 12 for tar.gz (6).
+        /// How hard it is compressed: 1 to 22 for tar.zst and squashfs (9 when absent), 1 to 12 for tar.gz (6) and
+        /// erofs (9).
         #[arg(long)]
         level: Option<i32>,
         /// The secret key that signs, keys/NAME.key, where the site has several.
@@ -190,12 +195,61 @@ Examples:
         #[command(flatten)]
         secrets: Secrets,
     },
-    /// List the images.
-    #[command(after_help = "Examples:\n  rootstream image list\n  rootstream image list --json")]
+    /// List the images, or the builds of one.
+    #[command(after_help = "\
+Examples:
+  rootstream image list
+  rootstream image list compute           its builds
+  rootstream image list --json")]
     List {
+        /// The image whose builds are listed.
+        name: Option<Name>,
         /// For machines.
         #[arg(long)]
         json: bool,
+    },
+    /// Show what a published build is.
+    #[command(after_help = "\
+Examples:
+  rootstream image show compute
+  rootstream image show compute --json | jq .kernels    its manifest, without the list of chunks")]
+    Show {
+        /// The image.
+        name: Name,
+        /// The build; the newest when absent.
+        build: Option<String>,
+        /// For machines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read all of a published build and compare it with its manifest and signature.
+    #[command(after_help = "\
+Checked are the signature (where the site has a key), the digest of every chunk and of the whole file, that each
+chunk unpacks alone to what it should, that the archive is canonical, and every number in the manifest.
+
+Examples:
+  rootstream image verify compute
+  rootstream image verify compute 20261122-191228-01f7ce9e")]
+    Verify {
+        /// The image.
+        name: Name,
+        /// The build; the newest when absent.
+        build: Option<String>,
+    },
+    /// Remove a build from the store.
+    #[command(after_help = "\
+Refused for the newest build, and for one that a boot menu names, unless --force is given.
+
+Example:
+  rootstream image rm compute 20261122-191228-01f7ce9e")]
+    Rm {
+        /// The image.
+        name: Name,
+        /// The build.
+        build: String,
+        /// Remove it though nodes may boot it.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -226,50 +280,12 @@ To replace a key, so that every node can boot at any moment:
     },
 }
 
-const OVERLAY_RULES: &str = "\
-An overlay is the folder overlays/NAME/ with files at the paths that they have on the node. They belong to root and keep
-their permissions; folders keep those that they have in the image. In a file whose name ends in .in (the suffix comes
-off), @hostname@, @mac@, @ip@, @prefix@, @gateway@, @domain@, @master@ and what [facts] in site.toml and [node.facts] in
-nodes.toml name are filled in, and each node gets an archive of its own.
-`overlays = [\"NAME\"]` under [defaults] of site.toml, or at a node in nodes.toml, puts it on top of the image there.
-";
-
-#[derive(Debug, Subcommand)]
-enum OverlayCommand {
-    /// Make an overlay's archives without publishing them, in built/overlays/NAME/.
-    #[command(after_help = format!("{OVERLAY_RULES}
-Examples:
-  rootstream overlay build node && tar -tvf built/overlays/node/n1.tar"))]
-    Build {
-        /// The overlay.
-        name: Name,
-        #[command(flatten)]
-        secrets: Secrets,
-    },
-    /// Publish an overlay out of its folder as it is now.
-    #[command(after_help = format!("{OVERLAY_RULES}
-A running `rootstream up` writes it into the boot menus when it gets SIGHUP or starts again. Publish it again when a fact
-that it uses has changed; until then the nodes concerned are not booted with the old one.
-
-Examples:
-  rootstream overlay publish common
-  rootstream overlay publish common --format tar.gz"))]
-    Publish {
-        /// The overlay.
-        name: Name,
-        /// How it is packed.
-        #[arg(long, default_value = "tar.zst")]
-        format: overlay::Format,
-        #[command(flatten)]
-        secrets: Secrets,
-    },
-}
-
+/// Whether secrets may be published.
 #[derive(Debug, Args)]
-struct Secrets {
+pub(crate) struct Secrets {
     /// Accept keys, passwords and identities in it, which all of the boot network can read.
     #[arg(long)]
-    allow_secrets: bool,
+    pub(crate) allow_secrets: bool,
 }
 
 #[derive(Debug, Args)]
@@ -352,24 +368,25 @@ fn run(cli: &Cli) -> Result<()> {
             ));
             Ok(())
         }
-        Command::Image(ImageCommand::List { json }) => list_images(&site()?, *json),
+        Command::Image(ImageCommand::List { name: None, json }) => list_images(&site()?, *json),
+        Command::Image(ImageCommand::List { name: Some(name), json }) => list_builds(&site()?, name, *json),
+        Command::Image(ImageCommand::Show { name, build, json }) => {
+            show_build(&Build::find(&site()?, name, build.as_deref())?, *json)
+        }
+        Command::Image(ImageCommand::Verify { name, build }) => {
+            let site = site()?;
+            verify(&site, &Build::find(&site, name, build.as_deref())?).map(drop)
+        }
+        Command::Image(ImageCommand::Rm { name, build, force }) => {
+            match remove(&site()?, name, build, *force)? {
+                Newest::Same => say::note(format_args!("{name}: build {build} is gone")),
+                Newest::Now(newest) => say::note(format_args!("{name}: build {build} is gone; the newest is {newest}")),
+                Newest::None => say::note(format_args!("{name}: build {build} is gone; it was the only one")),
+            }
+            Ok(())
+        }
+        Command::Overlay(command) => command.run(&site()?),
         Command::Key(KeyCommand::New { name }) => new_key(&site()?, name),
-        Command::Overlay(OverlayCommand::Build { name, secrets }) => {
-            let paths = overlay::build(&site()?, name, secrets.allow_secrets)?;
-            paths.iter().for_each(say::result);
-            Ok(())
-        }
-        Command::Overlay(OverlayCommand::Publish { name, format, secrets }) => {
-            let index = overlay::publish(&site()?, name, *format, secrets.allow_secrets)?;
-            let whom = match (&index.shared, index.nodes.len()) {
-                (Some(_), _) => "one archive for all".to_owned(),
-                (None, nodes) => format!("an archive for each of {nodes} nodes"),
-            };
-            let bytes: u64 = index.archives().map(|archive| archive.size).sum();
-            index.archives().for_each(|archive| say::result(format_args!("store/overlays/{name}/{}", archive.file)));
-            say::note(format_args!("overlay {name}: {whom}, {}", megabytes(bytes)));
-            Ok(())
-        }
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
         Command::Up { port } => up::up(&site()?, *port),
     }
@@ -435,6 +452,76 @@ fn list_images(site: &Site, json: bool) -> Result<()> {
         };
         let (name, recipe, built) = (image.name.as_str(), yes(image.recipe), yes(image.built));
         say::result(format_args!("{name:width$}  {recipe:6}  {built:5}  {build:24}  {size:>9}  {kernels}"));
+    }
+    Ok(())
+}
+
+fn list_builds(site: &Site, name: &Name, json: bool) -> Result<()> {
+    let newest = Build::latest(site, name)?.map(|build| build.manifest.build);
+    let builds = store::builds(site, name)?;
+    let builds: Vec<Build> = builds.iter().map(|build| Build::find(site, name, Some(build))).collect::<Result<_>>()?;
+    if json {
+        return print_json(&builds.iter().map(summary).collect::<Vec<_>>());
+    }
+    say::result(format_args!(
+        "{:24}  {:8}  {:>9}  {:>9}  {:6}  KERNELS",
+        "BUILD", "FORMAT", "SIZE", "UNPACKED", "SIGNED"
+    ));
+    for build in &builds {
+        let m = &build.manifest;
+        let signed = if build.signature.is_some() { "yes" } else { "no" };
+        let (size, unpacked) = (megabytes(m.size), megabytes(m.unpacked_bytes));
+        let mark = if newest.as_ref() == Some(&m.build) { "  (newest)" } else { "" };
+        let (id, format, kernels) = (&m.build, m.media.name(), m.kernels.join(" "));
+        say::result(format_args!("{id:24}  {format:8}  {size:>9}  {unpacked:>9}  {signed:6}  {kernels}{mark}"));
+    }
+    Ok(())
+}
+
+/// A manifest without its list of chunks, which is long, but with their number.
+fn summary(build: &Build) -> serde_json::Value {
+    let mut value = serde_json::json!(build.manifest);
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("chunks".to_owned(), build.manifest.chunks.len().into());
+        fields.insert("signed".to_owned(), build.signature.is_some().into());
+        fields.insert("manifest_sha256".to_owned(), build.digest().to_string().into());
+    }
+    value
+}
+
+fn show_build(build: &Build, json: bool) -> Result<()> {
+    if json {
+        return print_json(&summary(build));
+    }
+    let m = &build.manifest;
+    let signed = match &build.signature {
+        Some(_) => "yes; `rootstream image verify` checks by which key",
+        None => "no",
+    };
+    let packed = format!("{} in {} chunks, {}", megabytes(m.size), m.chunks.len(), m.media.name());
+    let unpacked = format!(
+        "{} in {} inodes, {} in memory, the largest file {}",
+        megabytes(m.unpacked_bytes),
+        m.inodes,
+        megabytes(m.unpacked_pages * 4096),
+        megabytes(m.largest_file)
+    );
+    let kernels = if m.kernels.is_empty() { "none".to_owned() } else { m.kernels.join(" ") };
+    for (what, value) in [
+        ("image", m.name.as_str()),
+        ("build", &m.build),
+        ("created", &m.created),
+        ("arch", &m.arch),
+        ("kernels", &kernels),
+        ("init", m.init.as_deref().unwrap_or("none at /sbin/init")),
+        ("file", &m.file),
+        ("packed", &packed),
+        ("unpacked", &unpacked),
+        ("sha256", &m.sha256.to_string()),
+        ("manifest", &build.digest().to_string()),
+        ("signed", signed),
+    ] {
+        say::result(format_args!("{what:9} {value}"));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use common::{TestSite, shell, stderr};
+use rootstream::image::trust::{Keys, SignatureFile};
 use serde_json::Value;
 
 /// A site with two nodes and the overlay `common`: a file, a private script, a link and an empty folder.
@@ -101,6 +102,27 @@ fn templates_make_an_archive_for_each_node() {
     let why = refused(&site, &["overlay", "publish", "node"]);
     assert!(why.contains("node n1") && why.contains("etc/bad.in: line 2 wants @gateway@"), "{why}");
     assert!(why.contains("[node.facts]"), "{why}");
+}
+
+// F34
+#[test]
+fn archives_are_signed_under_their_names() {
+    let site = site();
+    put(&site, "node/etc/hostname.in", "@hostname@\n", 0o644);
+    let unsigned = site.done(&["overlay", "publish", "node"]);
+    assert!(!site.path(&format!("{}.minisig", unsigned.lines().next().unwrap())).exists());
+    site.done(&["key", "new"]);
+    let files = site.done(&["overlay", "publish", "node"]);
+    assert_eq!(files, unsigned, "a signature changes no file");
+    let keys = Keys::read(&[site.path("keys/site.pub")]).unwrap();
+    for file in files.lines() {
+        let text = fs::read(site.path(&format!("{file}.minisig"))).unwrap();
+        let signature = SignatureFile::parse(&text).unwrap();
+        keys.verify(&fs::read(site.path(file)).unwrap(), &signature).unwrap();
+        assert_eq!(signature.file_name(), file.rsplit('/').next());
+    }
+    let output = site.run(&["overlay", "publish", "node", "--key", "other"]);
+    assert!(stderr(&output).contains("there is no keys/other.key"), "{}", stderr(&output));
 }
 
 #[test]

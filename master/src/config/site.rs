@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rootstream::cmdline;
 use rootstream::failure::{Advise, refuse};
 use serde::Deserialize;
 use toml::Spanned;
@@ -226,10 +227,18 @@ impl Config {
     }
 }
 
-/// Refuses kernel parameters that a boot menu's one line cannot hold.
+/// Refuses kernel parameters that a boot menu's one line cannot hold, or that the agent would not understand: here
+/// a typo costs a moment, on the node a boot.
 pub(super) fn check_parameters(document: &Document, parameters: &Spanned<String>) -> Result<()> {
-    if parameters.get_ref().chars().any(char::is_control) {
+    let line = parameters.get_ref();
+    if line.chars().any(char::is_control) {
         return Err(document.refuse(parameters.span(), "kernel parameters must be one line without control characters"));
+    }
+    // What the boot menus add; a line with an image of its own names it after this one.
+    let parsed = cmdline::parse(&format!("rootstream.image=http://master/images/image/build.json {line}"));
+    let wrong: Vec<String> = parsed.mistakes.into_iter().chain(parsed.warnings).collect();
+    if !wrong.is_empty() {
+        return Err(document.refuse(parameters.span(), format!("kernel parameters: {}", wrong.join("; "))));
     }
     Ok(())
 }
@@ -265,6 +274,14 @@ mod tests {
             ("[facts]\nRack = 'x'\n", "site.toml:5: `Rack` is no name of a fact"),
             ("[defaults]\noverlays = ['a b']\n", "site.toml:5: `a b` is no name"),
             ("[htp]\n", "site.toml:4: unknown field `htp`"),
+            (
+                "[defaults]\nparameters = 'quiet rootstream.retri=5m rootstream.stall=x'\n",
+                "site.toml:5: kernel parameters: rootstream.stall=x: ",
+            ),
+            (
+                "[defaults]\nparameters = 'rootstream.retri=5m'\n",
+                "site.toml:5: kernel parameters: unknown parameter rootstream.retri is ignored; did you mean rootstream.retry?",
+            ),
             ("[defaults]\nparameters = \"a\\nb\"\n", "site.toml:5: kernel parameters must be one line"),
         ] {
             let error = read(&format!("{GOOD}{added}")).unwrap_err().to_string();

@@ -3,13 +3,16 @@
 pub mod build;
 pub mod built;
 mod canon;
+mod filesystem;
 pub mod list;
 mod overlay;
 mod pack;
 pub mod publish;
-mod secrets;
+pub mod remove;
+pub(crate) mod secrets;
 pub mod store;
 mod survey;
+pub mod verify;
 
 pub use survey::Survey;
-pub(crate) use survey::{plain, secrets_in};
+pub(crate) use survey::plain;

@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -55,16 +54,6 @@ pub(super) fn survey(tree: &Tree, source: &File) -> Result<Survey> {
         }
     }
     Ok(survey)
-}
-
-/// What makes an archive in memory unfit for sharing, one sentence each.
-///
-/// # Errors
-/// It is no archive.
-pub(crate) fn secrets_in(archive: &[u8]) -> Result<Vec<String>> {
-    let mut file = tempfile::tempfile().context("making a file for the archive")?;
-    file.write_all(archive).context("writing the archive aside")?;
-    Ok(survey(&Tree::read(archive)?, &file)?.secrets)
 }
 
 fn read(data: &Data, limit: u64, source: &File) -> Result<Vec<u8>> {

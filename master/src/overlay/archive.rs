@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use flate2::{Compression, GzBuilder};
+use libdeflater::{CompressionLvl, Compressor};
 use tar::{Builder, EntryType, Header};
 
 use super::source::{Item, Source};
 use super::template;
+use crate::image::secrets;
 
 /// How overlays are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -30,7 +31,7 @@ impl Format {
         }
     }
 
-    /// Packs an archive.
+    /// Packs an archive. The bytes do not depend on the machine.
     pub(super) fn pack(self, archive: &[u8]) -> Result<Vec<u8>> {
         let packing = "packing the overlay";
         match self {
@@ -42,27 +43,37 @@ impl Format {
                 encoder.finish().context(packing)
             }
             Self::TarGz => {
-                let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(6));
-                encoder.write_all(archive).context(packing)?;
-                encoder.finish().context(packing)
+                let mut gzip = Compressor::new(CompressionLvl::best());
+                let mut bytes = vec![0; gzip.gzip_compress_bound(archive.len())];
+                let size = gzip.gzip_compress(archive, &mut bytes).context(packing)?;
+                bytes.truncate(size);
+                Ok(bytes)
             }
         }
     }
 }
 
-/// The archive for a node with these facts; those that templates use are noted in `used`.
+/// An archive for one node, or for all.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// Not packed yet.
+    pub(super) bytes: Vec<u8>,
+    /// The facts that templates used.
+    pub(super) facts: BTreeMap<String, String>,
+    /// What makes it unfit for a network that everybody reads, one sentence each.
+    pub(super) secrets: Vec<String>,
+}
+
+/// The archive for a node of which these facts are known.
 ///
 /// Everything belongs to root. Folders with something in them are not in the archive: where the image has them they stay
 /// as they are, and elsewhere the agent makes them, 0755. So no umask on the master can lock a node's /etc.
 ///
 /// # Errors
 /// A template wants a fact that the node has not.
-pub(super) fn make(
-    source: &Source,
-    facts: &BTreeMap<String, String>,
-    used: &mut BTreeMap<String, String>,
-) -> Result<Vec<u8>> {
+pub(super) fn make(source: &Source, known: &BTreeMap<String, String>) -> Result<Made> {
     let mut tar = Builder::new(Vec::new());
+    let (mut facts, mut secrets) = (BTreeMap::new(), Vec::new());
     for (name, item) in &source.items {
         let packing = || format!("packing /{}", name.display());
         let (kind, mode, content) = match item {
@@ -74,15 +85,18 @@ pub(super) fn make(
             }
             Item::File(content, mode) => (EntryType::Regular, *mode, content.clone()),
             Item::Template(text, mode, path) => {
-                let filled = template::fill(text, facts, used).with_context(|| path.display().to_string())?;
+                let filled = template::fill(text, known, &mut facts).with_context(|| path.display().to_string())?;
                 (EntryType::Regular, *mode, filled)
             }
         };
+        if kind == EntryType::Regular && secrets::worth_reading(name, content.len() as u64).is_some() {
+            secrets.extend(secrets::found(name, &content));
+        }
         let mut header = header(kind, mode);
         header.set_size(content.len() as u64);
         tar.append_data(&mut header, name, content.as_slice()).with_context(packing)?;
     }
-    tar.into_inner().context("ending the archive")
+    Ok(Made { bytes: tar.into_inner().context("ending the archive")?, facts, secrets })
 }
 
 fn header(kind: EntryType, mode: u32) -> Header {

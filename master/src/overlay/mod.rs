@@ -5,6 +5,7 @@
 //! of its own.
 
 mod archive;
+mod command;
 mod index;
 mod source;
 mod template;
@@ -16,9 +17,11 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use rootstream::failure::{Advise, refuse};
 use rootstream::image::hex;
+use rootstream::image::trust::SIGNATURE_SUFFIX;
 use sha2::{Digest, Sha256};
 
 pub use archive::Format;
+pub(crate) use command::Command;
 pub use index::{Archive, Index};
 
 use crate::aside;
@@ -27,7 +30,8 @@ use crate::config::addresses::Name;
 use crate::config::facts;
 use crate::config::nodes::Nodes;
 use crate::config::site::{OVERLAYS, Site};
-use crate::image::secrets_in;
+use crate::keys::{self, Signer};
+use archive::Made;
 use source::Source;
 
 /// What an overlay's archive for every machine is called in messages and file names.
@@ -36,18 +40,18 @@ const SHARED: &str = "all";
 /// Digits of the digest in a file's name.
 const DIGITS: usize = 12;
 
-/// An archive, not packed yet.
-struct Made {
-    /// The node that it is for; all machines, when absent.
-    node: Option<Name>,
-    archive: Vec<u8>,
-    facts: BTreeMap<String, String>,
+/// What publishing came to.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The archives.
+    pub index: Index,
+    /// The name of the key that signed them.
+    pub signed_with: Option<String>,
 }
 
-impl Made {
-    fn stem(&self) -> &str {
-        self.node.as_ref().map_or(SHARED, Name::as_str)
-    }
+/// The name of the node that an archive is for, in files' names and messages.
+fn stem(node: Option<&Name>) -> &str {
+    node.map_or(SHARED, Name::as_str)
 }
 
 /// Makes the archives of an overlay as they would be published, in `built/overlays/NAME/`, to be looked at with tar(1).
@@ -66,9 +70,9 @@ pub fn build(site: &Site, name: &Name, allow_secrets: bool) -> Result<Vec<String
         }
     }
     let mut paths = Vec::new();
-    for one in made {
-        let file = format!("{}.tar", one.stem());
-        aside::write(&folder.join(&file), &one.archive)?;
+    for (node, archive) in made {
+        let file = format!("{}.tar", stem(node.as_ref()));
+        aside::write(&folder.join(&file), &archive.bytes)?;
         paths.push(format!("built/{OVERLAYS}/{name}/{file}"));
     }
     Ok(paths)
@@ -78,8 +82,9 @@ pub fn build(site: &Site, name: &Name, allow_secrets: bool) -> Result<Vec<String
 ///
 /// # Errors
 /// The folder is missing or holds what cannot be in an overlay; a template wants a fact that a node has not; it holds
-/// secrets; the disk refuses.
-pub fn publish(site: &Site, name: &Name, format: Format, allow_secrets: bool) -> Result<Index> {
+/// secrets; there is no such key, or nobody said which of several; the disk refuses.
+pub fn publish(site: &Site, name: &Name, format: Format, key: Option<&Name>, allow_secrets: bool) -> Result<Published> {
+    let signer = Signer::of(site, key)?;
     let made = make(site, name, allow_secrets)?;
     let folder = site.folder(&format!("store/{OVERLAYS}/{name}"))?;
     // Held to the end.
@@ -91,14 +96,20 @@ pub fn publish(site: &Site, name: &Name, format: Format, allow_secrets: bool) ->
         shared: None,
         nodes: BTreeMap::new(),
     };
-    for one in made {
-        let packed = format.pack(&one.archive)?;
+    for (node, archive) in made {
+        let packed = format.pack(&archive.bytes)?;
         let sha256 = hex(&Sha256::digest(&packed));
         // Named after its content: the name is never given to other bytes, and publishing twice changes nothing.
-        let file = format!("{}-{}.{}", one.stem(), sha256.get(..DIGITS).unwrap_or_default(), format.suffix());
+        let file = format!("{}-{}.{}", stem(node.as_ref()), sha256.get(..DIGITS).unwrap_or_default(), format.suffix());
+        if let Some(signer) = &signer {
+            // The name is part of what is signed: no server can pass off one node's archive, or an older one, as another.
+            let comment = format!("file:{file}\thashed");
+            let signature = signer.sign(&packed, &comment)?;
+            aside::write(&folder.join(format!("{file}{SIGNATURE_SUFFIX}")), &signature)?;
+        }
         aside::write(&folder.join(&file), &packed)?;
-        let archive = Archive { file, size: packed.len() as u64, sha256, facts: one.facts };
-        match one.node {
+        let archive = Archive { file, size: packed.len() as u64, sha256, facts: archive.facts };
+        match node {
             Some(node) => drop(index.nodes.insert(node, archive)),
             None => index.shared = Some(archive),
         }
@@ -106,50 +117,50 @@ pub fn publish(site: &Site, name: &Name, format: Format, allow_secrets: bool) ->
     let mut text = serde_json::to_vec_pretty(&index).context("writing JSON")?;
     text.push(b'\n');
     aside::write(&folder.join(index::FILE), &text)?;
-    Ok(index)
+    if signer.is_none() && !keys::trusted(site)?.is_empty() {
+        log::warn!(
+            "overlay {name}: not signed, so nodes that trust a key refuse it: minisign -S -m FILE signs each archive"
+        );
+    }
+    Ok(Published { index, signed_with: signer.map(|signer| signer.name) })
 }
 
-fn make(site: &Site, name: &Name, allow_secrets: bool) -> Result<Vec<Made>> {
+/// The archives, each with the node that it is for; one without a node is for all machines.
+fn make(site: &Site, name: &Name, allow_secrets: bool) -> Result<Vec<(Option<Name>, Made)>> {
     let source = Source::read(site, name)?;
     let mut made = Vec::new();
     if source.has_templates() {
-        let nodes = Nodes::of(site)?;
-        for node in nodes.iter() {
-            let known = facts::of(site.config(), node);
-            let mut facts = BTreeMap::new();
-            let archive = archive::make(&source, &known, &mut facts).advise(
+        for node in Nodes::of(site)?.iter() {
+            let archive = archive::make(&source, &facts::of(site.config(), node)).advise(
                 format!("making the overlay {name} for the node {}", node.name),
                 "add the fact under [node.facts] of that node or [facts] of site.toml, or correct the template",
             )?;
-            made.push(Made { node: Some(node.name.clone()), archive, facts });
+            made.push((Some(node.name.clone()), archive));
         }
         if made.is_empty() {
             let what = format!("the overlay {name} is made for each node, and nodes.toml names none");
             return Err(refuse(what, "add the nodes first: rootstream node add NAME --mac MAC --ip IP"));
         }
     } else {
-        let mut none = BTreeMap::new();
-        let archive = archive::make(&source, &BTreeMap::new(), &mut none)?;
-        made.push(Made { node: None, archive, facts: none });
+        made.push((None, archive::make(&source, &BTreeMap::new())?));
     }
-    for one in &made {
-        refuse_secrets(name, one, allow_secrets)?;
+    for (node, archive) in &made {
+        refuse_secrets(name, node.as_ref(), archive, allow_secrets)?;
     }
     Ok(made)
 }
 
 /// As for images: whatever is served over HTTP can be read by everybody on the boot network.
-fn refuse_secrets(name: &Name, made: &Made, allowed: bool) -> Result<()> {
-    let secrets = secrets_in(&made.archive).context("reading the overlay's archive again")?;
-    let of = made.node.as_ref().map(|node| format!(" for {node}")).unwrap_or_default();
+fn refuse_secrets(name: &Name, node: Option<&Name>, archive: &Made, allowed: bool) -> Result<()> {
+    let of = node.map(|node| format!(" for {node}")).unwrap_or_default();
     if allowed {
-        secrets.iter().for_each(|secret| log::warn!("overlay {name}{of}: {secret}"));
+        archive.secrets.iter().for_each(|secret| log::warn!("overlay {name}{of}: {secret}"));
     }
-    if allowed || secrets.is_empty() {
+    if allowed || archive.secrets.is_empty() {
         return Ok(());
     }
     Err(refuse(
-        format!("the overlay {name}{of} holds secrets: {}", secrets.join("; ")),
+        format!("the overlay {name}{of} holds secrets: {}", archive.secrets.join("; ")),
         "every machine on the boot network can fetch it: take them out, or accept it with --allow-secrets",
     ))
 }
