@@ -14,6 +14,7 @@ NET ?= tap
 ACCEL ?= tcg
 HOLD ?= 0
 RUNS ?= 5
+IMAGES ?= compute,large
 
 # Asked before anything is built; $(error) exits 2.
 allowed = $(shell sed -n 's/^$(1) //p' qemu/choices.txt)
@@ -55,9 +56,8 @@ test-fast: lint ## lint, unit and namespace tests
 test: test-fast lab ## all that continuous integration runs: test-fast, one whole boot, the failure boots
 	$(CARGO) test --workspace --features rootstream/netboot --test netboot -- --test-threads=1 --nocapture
 
-bench: site ## the agent against the pipelines it replaces, on the lab's image: [RUNS=5]
-	$(CARGO) build -p rootstream-bench
-	target/debug/bench $(INIT) build/lab/site/built/compute.tar $(RUNS)
+bench: site ## the agent beside the programs that it replaces, writes docs/PERFORMANCE.md: [RUNS=5] [IMAGES=compute,large]
+	target/debug/bench --init $(INIT) --runs '$(RUNS)' --images '$(IMAGES)'
 
 clean: ## remove everything that was built
 	$(CARGO) clean

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::checks::Checks;
 use crate::dhcp::Lease;
 use crate::failure::Failure;
-use crate::image::{Facts, Tally, Trust, VerifiedRoot};
+use crate::image::{Facts, Installed, Tally, Trust};
 use crate::net::{Mac, Network};
 
 /// Version of the record's form.
@@ -127,7 +127,16 @@ impl Record {
     }
 
     /// Takes over what is known about the image and what went on top of it.
-    pub fn set_image(&mut self, root: &VerifiedRoot) {
+    pub fn set_image(&mut self, installed: &Installed) {
+        let root = match installed {
+            Installed::Root(root) => root,
+            Installed::File(facts) => {
+                self.trust = facts.trust;
+                self.warnings.extend(facts.warnings.iter().cloned());
+                self.image = Some(facts.clone());
+                return;
+            }
+        };
         self.trust = root.trust();
         self.warnings.extend(root.facts().warnings.iter().cloned());
         for overlay in root.overlays() {

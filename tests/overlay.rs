@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 use tempfile::TempDir;
 
-const UNPACK: Unpack = Unpack { owners: true, workers: 2 };
+const UNPACK: Unpack<'static> = Unpack { owners: true, workers: 2, mount: None };
 
 /// An archive of these members: files (`path`, content), folders (`path/`) and links (`path`, `-> target`, or `=> target`
 /// for hard ones).

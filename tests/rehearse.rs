@@ -194,6 +194,29 @@ fn an_image_without_init_exits_3_and_its_tree_stays() {
 }
 
 #[test]
+fn a_file_system_is_verified_and_stored_and_never_mounted() {
+    let folder = TempDir::new().unwrap();
+    let (tree, file) = (folder.path().join("tree"), folder.path().join("file"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), "content").unwrap();
+    let mut tool = Command::new("mksquashfs");
+    assert!(tool.arg(&tree).arg(&file).args(["-quiet", "-no-progress"]).status().unwrap().success());
+    let bytes = fs::read(&file).unwrap();
+    let server = serve(bytes.clone());
+    let root = TempDir::new().unwrap();
+    let options = ["--kernel", "6.1.0-test"];
+    let outcome = rehearse(root.path(), &format!("rootstream.image={}", server.url("/i.tar")), &options);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert_eq!((&outcome.record["ok"], &outcome.record["image"]["media"]), (&true.into(), &"squashfs".into()));
+    assert_eq!(outcome.record["checks"]["kernel"], "not checked");
+    let warning = outcome.record["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("a squashfs file, verified and stored"), "{warning}");
+    let entries: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(entries, ["image.squashfs"]);
+    assert_eq!(fs::read(root.path().join("image.squashfs")).unwrap(), bytes);
+}
+
+#[test]
 fn a_user_without_rights_is_told_before_the_download_and_can_leave_owners_out() {
     let server = serve(image(Some(&program())));
     let folder = TempDir::new().unwrap();

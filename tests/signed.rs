@@ -17,7 +17,7 @@ use rootstream::image::{Anchors, Settings, Tally, Trust, Unpack, VerifiedRoot};
 use rootstream_lab::faulty::{Server, answer};
 use sha2::{Digest as _, Sha256};
 
-const UNPACK: Unpack = Unpack { owners: true, workers: 2 };
+const UNPACK: Unpack<'static> = Unpack { owners: true, workers: 2, mount: None };
 
 fn image(content: &[u8]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());

@@ -366,7 +366,6 @@ fn run(cli: &Cli) -> Result<()> {
             ));
             Ok(())
         }
-        Command::Overlay(command) => command.run(&site()?),
         Command::Image(ImageCommand::List { name: None, json }) => list_images(&site()?, *json),
         Command::Image(ImageCommand::List { name: Some(name), json }) => list_builds(&site()?, name, *json),
         Command::Image(ImageCommand::Show { name, build, json }) => {
@@ -384,6 +383,7 @@ fn run(cli: &Cli) -> Result<()> {
             }
             Ok(())
         }
+        Command::Overlay(command) => command.run(&site()?),
         Command::Key(KeyCommand::New { name }) => new_key(&site()?, name),
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
         Command::Up { port } => up::up(&site()?, *port),

@@ -85,7 +85,7 @@ pub(crate) fn create(root: &Path, interface: &str, address: Cidr, range: Option<
     if fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(refuse(format!("{} is not empty", root.display()), "name a new folder; nothing was changed"));
     }
-    for folder in ["images/compute", "overlays", "store", "tftp", "keys"] {
+    for folder in ["images/compute", "overlays", "store", "tftp", "keys", "tls"] {
         let folder = root.join(folder);
         fs::create_dir_all(&folder)
             .advise(format!("making the folder {}", folder.display()), "name a folder that you can write to")?;
@@ -119,6 +119,8 @@ address = "{address}"   # the master's address on it
 
 [http]
 port = 80
+# Nodes can fetch from https:// servers as well (rootstream.image=https://… in parameters below). They know them by
+# tls/NAME.pem, the certificate of an authority or a server's own, which `rootstream bootstrap` packs.
 
 [defaults]
 image = "compute"

@@ -105,8 +105,11 @@ fn the_manifest_is_verified_against_key_and_content() {
     refused(&site, &VERIFY, "the signature is not of these bytes");
 }
 
+/// A chunk: bytes unpacked, and what it continues.
+type Forged<'a> = (usize, Option<(&'a str, u64, u64)>);
+
 /// Puts an archive into the store, cut into chunks of these lengths, as if somebody else had published it.
-fn forge(site: &TestSite, archive: &[u8], chunks: &[(usize, Option<(&str, u64, u64)>)]) {
+fn forge(site: &TestSite, archive: &[u8], chunks: &[Forged<'_>]) {
     let mut manifest = Manifest {
         format: FORMAT,
         name: "compute".to_owned(),

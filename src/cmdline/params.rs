@@ -37,7 +37,7 @@ pub const PARAMS: &[Param] = &[
         group: "Image",
         value: "URL[,URL…] | dhcp",
         default: "none: an error that says so",
-        meaning: "the image: a plain `.tar`, `.tar.gz` or `.tar.zst` over `http://`. Several URLs are mirrors of the same bytes, tried in turn. `dhcp`: the URL that the lease has as root path (option 17), or else as boot file (option 67); only where the initramfs holds a trust key, because anybody can answer DHCP",
+        meaning: "the image: a plain `.tar`, `.tar.gz`, `.tar.zst` or `.tar.xz`, or a `.squashfs` or `.erofs` file system, over `http://` or `https://`. Several URLs are mirrors of the same bytes, tried in turn. `dhcp`: the URL that the lease has as root path (option 17), or else as boot file (option 67); only where the initramfs holds a trust key, because anybody can answer DHCP",
         set: |config, value| {
             config.image.from_lease = value == "dhcp";
             if !config.image.from_lease {

@@ -1,4 +1,4 @@
-//! The image: fetched, decoded, verified and unpacked in one pass.
+//! The image: fetched, decoded, verified and unpacked in one pass; or, where it is a file system, mounted after it.
 
 mod acl;
 pub mod archive;
@@ -7,6 +7,7 @@ mod chunks;
 mod cut;
 mod decode;
 mod fetch;
+mod filesystem;
 mod from_lease;
 mod halt;
 mod header;
@@ -14,11 +15,13 @@ mod http;
 pub mod manifest;
 mod metadata;
 mod mirrors;
+mod mount;
 mod overlay;
 mod pages;
 mod path;
 mod pax;
 mod pipe;
+mod plan;
 mod preflight;
 mod progress;
 mod published;
@@ -30,6 +33,7 @@ mod secure;
 mod signature;
 mod small;
 mod sparse;
+mod store;
 mod stream;
 pub mod tls;
 mod tree;
@@ -38,22 +42,20 @@ mod unpack;
 mod whole;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::facts::NodeFacts;
-use crate::failure::{Advise as _, refuse};
-use crate::mounts::Needs;
 pub(crate) use from_lease::located;
-use mirrors::Mirrors;
+pub(crate) use mount::unmount;
+pub use mount::{IMAGE as MOUNTED_IMAGE, Mounting};
 pub use overlay::Overlay;
+pub use plan::{Installed, Plan, VerifiedRoot, plan};
 pub use preflight::Machine;
-use published::Published;
 pub use stream::hex;
-use stream::{Layer, Pass};
 
 /// Where the image is and how patient to be with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,12 +112,14 @@ pub struct Sources<'a> {
 
 /// What unpacking may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unpack {
+pub struct Unpack<'a> {
     /// Set owners, device nodes and trusted xattrs; without it what an unprivileged user cannot
     /// do is skipped and counted.
     pub owners: bool,
     /// How many threads unpack a published image; each takes a few MiB of memory.
     pub workers: usize,
+    /// How to mount an image that is a file system; without it the image stays a file.
+    pub mount: Option<Mounting<'a>>,
 }
 
 /// Turns a host name into addresses (stage 1 has no libc resolver to lean on).
@@ -177,37 +181,6 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
-/// A root file system that passed every check that applies. Only [`Plan::install`] makes one, and only
-/// one of these can be switched to.
-#[derive(Debug)]
-pub struct VerifiedRoot {
-    path: PathBuf,
-    facts: Facts,
-    overlays: Vec<Facts>,
-}
-
-impl VerifiedRoot {
-    /// Where the root is mounted.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What was learnt about the image on the way.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    /// The same about what went on top of it, in order.
-    pub fn overlays(&self) -> &[Facts] {
-        &self.overlays
-    }
-
-    /// How far all of it was verified: as far as the least of its parts.
-    pub fn trust(&self) -> Trust {
-        self.overlays.iter().map(|overlay| overlay.trust).fold(self.facts.trust, Ord::min)
-    }
-}
-
 /// What a transfer cost, whether it succeeded or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -215,87 +188,4 @@ pub struct Tally {
     pub bytes: u64,
     /// How often a request was made again or the transfer begun again.
     pub retries: u32,
-}
-
-/// An image about to be installed. Of a published one everything but its bytes is known, and was verified.
-pub struct Plan<'a> {
-    sources: Sources<'a>,
-    mirrors: Mirrors<'a>,
-    published: Option<Published>,
-}
-
-/// Finds out what is to be installed: a published image's manifest is fetched, verified and compared with the
-/// machine. Nothing is known of a plain image. `tally` is filled in either way.
-///
-/// # Errors
-/// The manifest cannot be fetched within `rootstream.retry=`, is not signed or otherwise not to be trusted, or the
-/// image is for another machine.
-pub fn plan<'a>(sources: Sources<'a>, machine: &Machine, tally: &mut Tally) -> anyhow::Result<Plan<'a>> {
-    let mirrors = Mirrors::new(sources)?;
-    let published = Published::find(sources, machine, &mirrors);
-    *tally = mirrors.tally();
-    let published = published?;
-    if let (None, Some(not_before)) = (&published, &sources.settings.not_before) {
-        let urls = sources.settings.urls.join(" ");
-        let what = format!("{urls} is a plain image: it does not say whether it was published before {not_before}");
-        return Err(refuse(what, "publish it (rootstream image publish), or take rootstream.not-before= out"));
-    }
-    Ok(Plan { sources, mirrors, published })
-}
-
-impl Plan<'_> {
-    /// What the image needs of the file system that it is unpacked into, as far as it is known.
-    pub fn needs(&self) -> Needs {
-        self.published.as_ref().map(Published::needs).unwrap_or_default()
-    }
-
-    /// Streams the image and what goes on top of it into `root`, an empty directory, and verifies both; `tally` is filled
-    /// in either way.
-    ///
-    /// # Errors
-    /// The image or an overlay does not fit, cannot be fetched within `rootstream.retry=`, is damaged, incomplete, not an image, or
-    /// not the one that was asked for. `root` then holds rubbish.
-    pub fn install(&self, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
-        let installed = match &self.published {
-            Some(published) => published.install(&self.mirrors, unpack, root),
-            None => passes(self.sources, unpack, root, &self.mirrors),
-        };
-        *tally = self.mirrors.tally();
-        let facts = installed?;
-        let build = facts.build.as_ref().map(|build| build.build.as_str());
-        let overlays = overlay::apply(self.sources, build, unpack, root, tally)?;
-        Ok(VerifiedRoot { path: root.to_owned(), facts, overlays })
-    }
-}
-
-/// As many passes over a plain image as it takes.
-fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Facts> {
-    loop {
-        let start = Instant::now();
-        match stream::pass(sources, Layer::Image, unpack, root, mirrors)? {
-            Pass::Complete(facts) => return Ok(facts),
-            Pass::Restart(why) => {
-                // What was fetched so far was in vain.
-                if !mirrors.begin_again(start.elapsed()) {
-                    let todo = "serve each build under a name of its own, so that it never changes";
-                    return Err(refuse(why, todo).context("the image changed too often while it was fetched"));
-                }
-                log::warn!("image: {why}; starting again in an empty tree");
-                empty(root).advise(format!("emptying {}", root.display()), "check that file system")?;
-            }
-        }
-    }
-}
-
-/// Removes what a directory holds.
-fn empty(root: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(root)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }

@@ -72,7 +72,7 @@ fn apply_one(
             log::info!("overlay: {url}: left out, this node has none");
             Ok(None)
         }
-        Some(Pass::Complete(facts)) => Ok(Some(facts)),
+        Some(Pass::Complete(facts, _)) => Ok(Some(*facts)),
         Some(Pass::Restart(why)) => {
             // What is there of the one cannot be told from the image any more.
             let todo = "boot again; and serve each version under a name of its own, so that it never changes";

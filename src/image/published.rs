@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::chunks::{self, Repair};
 use super::fetch::{Proof, Target};
+use super::filesystem::Kind;
 use super::halt::Halt;
 use super::manifest::{Chunk, Digest, LIMIT, Latest, Manifest, Media};
 use super::mirrors::{Mirrors, Stop};
@@ -18,7 +19,7 @@ use super::range::Piece;
 use super::signature::{Asked, WAIVED};
 use super::small::{Found, Need, Small};
 use super::trust::{SIGNATURE_LIMIT, SIGNATURE_SUFFIX, SignatureFile};
-use super::{Build, Facts, Sources, Trust, Unpack};
+use super::{Build, Facts, Sources, Trust, Unpack, mount};
 use crate::failure::{Advise as _, refuse};
 use crate::mounts::Needs;
 
@@ -203,6 +204,9 @@ impl Published {
     /// See [`super::Plan::install`].
     pub(super) fn install(&self, mirrors: &Mirrors<'_>, unpack: Unpack, root: &Path) -> anyhow::Result<Facts> {
         let manifest = &self.manifest;
+        if let (Some(kind), Some(_)) = (Kind::of(manifest.media), unpack.mount) {
+            mount::prepare(kind, manifest.size, root)?;
+        }
         preflight::check_room(manifest, self.needs(), root)?;
         let (out, stream) = pipe::pipe(BLOCKS);
         let (progress, halt) = (Progress::default(), Halt::default());
@@ -212,9 +216,9 @@ impl Published {
             let target = Target { progress: &progress, out, room: u64::MAX, verifier: None };
             let proof = Proof::Chunks { size: manifest.size };
             let fetching = scope.spawn(move || mirrors.stream(&self.urls, proof, target));
-            let unpacked = match manifest.media {
-                Media::TarZstd | Media::TarGzip => chunks::unpack(manifest, stream, &again, root, unpack),
-                Media::Squashfs | Media::Erofs => chunks::store(manifest, stream, &again, root, unpack),
+            let unpacked = match Kind::of(manifest.media) {
+                None => chunks::unpack(manifest, stream, &again, root, unpack),
+                Some(kind) => chunks::store(manifest, kind, stream, &again, root, unpack),
             };
             let panicked = |_| Err(Stop::Failed(anyhow::anyhow!("the fetching thread panicked")));
             let fetched = fetching.join().unwrap_or_else(panicked);

@@ -15,7 +15,7 @@ use crate::failure::{Advise, Failure, refuse};
 use crate::handover;
 use crate::image::tls::Certificates;
 use crate::image::trust::Keys;
-use crate::image::{self, Anchors, Machine, Resolve, Sources, Unpack};
+use crate::image::{self, Anchors, Installed, Machine, Resolve, Sources, Unpack};
 use crate::log::StderrLog;
 use crate::net::{self, Network};
 use crate::report::Record;
@@ -107,7 +107,8 @@ fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {
 
 fn install(options: &Options, config: &Config, network: Option<&Network>, record: &mut Record) -> Result<(), Stop> {
     let resolver: Arc<dyn Resolve> = network.map_or_else(|| Arc::new(HostNames) as _, Network::resolver);
-    let unpack = Unpack { owners: !options.no_owners, workers: options.workers.unwrap_or_else(boot::workers) };
+    let workers = options.workers.unwrap_or_else(boot::workers);
+    let unpack = Unpack { owners: !options.no_owners, workers, mount: None };
     let anchors = Anchors {
         keys: Keys::read(&options.keys).or_exit(USAGE)?,
         certificates: Certificates::read(&options.ca).or_exit(USAGE)?,
@@ -116,12 +117,22 @@ fn install(options: &Options, config: &Config, network: Option<&Network>, record
     let node = node_facts(options, network);
     let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node };
     let machine = Machine { release: options.kernel.clone(), arch: options.arch.clone() };
-    let root = record
+    let installed = record
         .step("image", |record| {
             let plan = boot::plan(sources, &machine, record)?;
             boot::install(&plan, unpack, &options.root, record)
         })
         .or_exit(REFUSED)?;
+    let root = match installed {
+        Installed::Root(root) => root,
+        Installed::File(facts) => {
+            let media = facts.media;
+            record.warn(format!(
+                "the image is a {media} file, verified and stored; what is in it is not checked without mounting it"
+            ));
+            return Ok(());
+        }
+    };
     let image_arch = handover::check_init(root.path(), &config.init, &root.facts().url).or_exit(NO_INIT)?;
     handover::check_mount_points(root.path(), &root.facts().url).or_exit(REFUSED)?;
     record.checks = Checks::compare(root.path(), image_arch, options.kernel.as_deref(), options.arch.as_deref());

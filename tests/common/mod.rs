@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use rootstream::cmdline::Config;
 use rootstream::facts::NodeFacts;
 use rootstream::image::{self, Anchors, Machine, Resolve, Settings, Sources, Tally, Unpack, VerifiedRoot};
@@ -36,6 +37,11 @@ pub(crate) fn settings(urls: &[String]) -> Settings {
     }
 }
 
+/// A resolver that knows one name.
+pub(crate) fn resolver() -> Arc<dyn Resolve> {
+    Arc::new(Hosts)
+}
+
 /// Installs an image with a resolver for tests.
 pub(crate) fn install(settings: &Settings, owners: bool, root: &Path) -> anyhow::Result<VerifiedRoot> {
     install_by(settings, owners, 2, root)
@@ -48,7 +54,13 @@ pub(crate) fn install_by(
     workers: usize,
     root: &Path,
 ) -> anyhow::Result<VerifiedRoot> {
-    install_trusting(&Anchors::default(), settings, Unpack { owners, workers }, root, &mut Tally::default())
+    install_trusting(
+        &Anchors::default(),
+        settings,
+        Unpack { owners, workers, mount: None },
+        root,
+        &mut Tally::default(),
+    )
 }
 
 /// The same with trusted keys and certificates.
@@ -73,5 +85,6 @@ pub(crate) fn install_on(
 ) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
     let sources = Sources { settings, anchors, resolver: &resolver, node };
-    image::plan(sources, &Machine::default(), tally)?.install(unpack, root, tally)
+    let installed = image::plan(sources, &Machine::default(), tally)?.install(unpack, root, tally)?;
+    installed.root().context("it is a file system")
 }
