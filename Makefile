@@ -15,6 +15,7 @@ ACCEL ?= tcg
 HOLD ?= 0
 RUNS ?= 5
 IMAGES ?= compute,large
+SECONDS ?= 30
 
 # Asked before anything is built; $(error) exits 2.
 allowed = $(shell sed -n 's/^$(1) //p' qemu/choices.txt)
@@ -59,8 +60,11 @@ test: test-fast lab ## all that continuous integration runs: test-fast, one whol
 bench: site ## the agent beside the programs that it replaces, writes docs/PERFORMANCE.md: [RUNS=5] [IMAGES=compute,large]
 	target/debug/bench --init $(INIT) --runs '$(RUNS)' --images '$(IMAGES)'
 
+fuzz: deps ## break the parsers with every fuzzer for a while: [SECONDS=30]; gets cargo-fuzz and nightly Rust where missing
+	@sh fuzz/run.sh '$(SECONDS)'
+
 clean: ## remove everything that was built
 	$(CARGO) clean
 	rm -rf build
 
-.PHONY: help bench boot init lab site deps docs lint test-fast test clean
+.PHONY: help bench boot fuzz init lab site deps docs lint test-fast test clean

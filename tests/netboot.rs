@@ -32,7 +32,8 @@ const MAC: &str = "52:54:00:ac:10:01";
 const NOW: &str = "  now: switching off (rootstream.onfail=)";
 /// The agent that `make init` builds and the lab's nodes boot.
 const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/x86_64-unknown-linux-musl/release/init");
-const IMAGE: &str = "rootstream.image=http://172.16.0.254/i.tar";
+/// Served without a signature, which these nodes would ask for.
+const IMAGE: &str = "rootstream.image=http://172.16.0.254/i.tar rootstream.unsigned";
 
 #[test]
 fn a_node_boots_from_firmware_to_ssh() {
@@ -162,7 +163,9 @@ fn rehearsing_the_debian_image_gives_what_gnu_tar_gives() {
     assert!(pipe.arg(&published).arg(theirs.path()).status().unwrap().success());
     let differences = compare_trees(expected.path(), theirs.path()).unwrap();
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-    for image in [published, gzipped] {
+    // As nodes fetch it, by its manifest; and as plain streams.
+    let build = published.file_name().unwrap().to_str().unwrap().split('.').next().unwrap();
+    for image in [published.with_file_name(format!("{build}.json")), published, gzipped] {
         let ours = tempfile::tempdir().unwrap();
         let peak = rehearse(&image, ours.path());
         let differences = compare_trees(expected.path(), ours.path()).unwrap();
@@ -174,10 +177,15 @@ fn rehearsing_the_debian_image_gives_what_gnu_tar_gives() {
 
 /// Rehearses an image with the agent that nodes boot, and returns its peak memory in KiB.
 fn rehearse(image: &Path, root: &Path) -> u64 {
-    let bytes = fs::read(image).unwrap();
-    let server = Server::start(move |_, stream| answer(stream, "200 OK", &[("ETag", "\"1\"")], &bytes)).unwrap();
+    let folder = image.parent().unwrap().to_owned();
+    let server = Server::start(move |request, stream| {
+        let file = request.path.rsplit('/').next().unwrap_or_default();
+        answer(stream, "200 OK", &[("ETag", "\"1\"")], &fs::read(folder.join(file))?)
+    });
+    let server = server.unwrap();
+    let url = server.url(&format!("/compute/{}", image.file_name().unwrap().to_str().unwrap()));
     let mut rehearse = Command::new(AGENT);
-    rehearse.args(["rehearse", "--cmdline", &format!("rootstream.image={}", server.url("/i")), "--root"]).arg(root);
+    rehearse.args(["rehearse", "--cmdline", &format!("rootstream.image={url}"), "--root"]).arg(root);
     let mut child = rehearse.spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;

@@ -7,13 +7,16 @@
 mod common;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use common::published::{Image, from_store, from_store_at_most, publish, zstd};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rootstream::failure::Failure;
 use rootstream::image::manifest::{Digest, Media};
 use rootstream::image::{Settings, Trust, VerifiedRoot};
@@ -56,6 +59,13 @@ fn tree() -> TempDir {
     for name in 0..40 {
         fs::write(at(&format!("etc/{name}")), noise(name, 3000)).unwrap();
     }
+    let odd = folder.path().join(OsStr::from_bytes(b"usr/lib/b\xffytes %25\n"));
+    fs::write(&odd, noise(70, 70_000)).unwrap();
+    mknod(&at("etc/null"), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 3)).unwrap();
+    mknod(&at("etc/pipe"), SFlag::S_IFIFO, Mode::from_bits_truncate(0o640), 0).unwrap();
+    for (path, uid) in [(at("usr/bin"), 33), (at("lib"), 7), (odd, 3_000_000)] {
+        lchown(path, Some(uid), Some(uid + 1)).unwrap();
+    }
     fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o555)).unwrap();
     xattr::set(at("usr/bin/setuid"), "trusted.of", b"value").unwrap();
     folder
@@ -93,6 +103,7 @@ fn assert_same(expected: &Path, root: &Path) {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+// F48, F49, F51, F52
 #[test]
 fn any_number_of_workers_makes_the_tree_that_was_published() {
     let tree = tree();
@@ -102,6 +113,8 @@ fn any_number_of_workers_makes_the_tree_that_was_published() {
         for workers in [1, 2, 8] {
             let (root, verified) = install(&server, workers).unwrap();
             assert_same(tree.path(), root.path());
+            let holes = fs::metadata(root.path().join("usr/lib/holes")).unwrap();
+            assert!(holes.blocks() * 512 <= 8192, "{} bytes on disk", holes.blocks() * 512);
             let facts = verified.facts();
             assert_eq!((facts.media, facts.trust, facts.retries), (media.name(), Trust::None, 0));
             assert_eq!(facts.build.as_ref().unwrap().name, "c");
@@ -225,7 +238,7 @@ fn a_chunk_that_unpacks_to_more_than_it_should_is_refused() {
     assert!(refusal(&image).contains("decoding zstd"), "{}", refusal(&image));
 }
 
-/// Archives whose digests are right, and that are not what an image may be.
+// F43, F50, F53: archives whose digests are right, and that are not what an image may be.
 #[test]
 fn what_is_not_canonical_is_refused() {
     let file = |name: &str, size: usize| {
@@ -245,7 +258,7 @@ fn what_is_not_canonical_is_refused() {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
         header.set_path(name).unwrap();
-        header.set_link_name(target).unwrap();
+        header.as_mut_bytes()[157..157 + target.len()].copy_from_slice(target.as_bytes());
         header.set_size(0);
         header.set_cksum();
         header.as_bytes().to_vec()
@@ -259,6 +272,7 @@ fn what_is_not_canonical_is_refused() {
         (vec![file("b/", 0), file("a/x", 600), link("a", "b", symlink)], "a"),
         (vec![link("a", "/nowhere", hard)], "leads to nowhere"),
         (vec![file("a/", 0), file("a/../x", 1)], ".."),
+        (vec![file("a/", 0), link("odd", "", tar::EntryType::new(b'Q'))], "unknown type"),
     ] {
         let archive = members.concat();
         // One chunk for all, and one for each member.
@@ -267,4 +281,82 @@ fn what_is_not_canonical_is_refused() {
             assert!(error.contains(why), "{why}: {error}");
         }
     }
+}
+
+/// A member without anything but what its name, kind and link say.
+fn plain(name: &str, kind: tar::EntryType, link: &str, size: usize) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_entry_type(kind);
+    header.set_mode(if kind == tar::EntryType::Directory { 0o755 } else { 0o640 });
+    header.set_mtime(1_600_000_000);
+    header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    header.set_size(size as u64);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend(noise(size as u64 + 1, size));
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+// F43, F50
+#[test]
+fn what_a_publisher_gets_wrong_is_refused_or_becomes_what_tar_makes_of_it() {
+    use tar::EntryType as Type;
+    let mut state = 7u64;
+    let mut below = |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % limit
+    };
+    let names = ["a", "a/x", "a/y", "b/x", "b", "c", "l", "l/x", "n/o"];
+    let (mut refused, mut same) = (0, 0);
+    for round in 0..150 {
+        let mut members: Vec<(bool, Vec<u8>)> = vec![(false, plain("./", Type::Directory, "", 0))];
+        members.extend(["a/", "b/"].map(|name| (false, plain(name, Type::Directory, "", 0))));
+        for _ in 0..1 + below(3) {
+            let name = names[below(names.len())];
+            let other = ["a", "a/x", "b/x", "c", "../c", "/c", "l"][below(7)];
+            let member = match below(12) {
+                0..4 => plain(name, Type::Regular, "", [0, 10, 700, 1500][below(4)]),
+                4 => plain(&format!("{name}/"), Type::Directory, "", 0),
+                5 | 6 => plain(name, Type::Symlink, other, 0),
+                7 | 8 => plain(name, Type::Link, other, 0),
+                9 => plain(name, Type::Fifo, "", 0),
+                10 => plain(&format!("./{name}"), Type::Regular, "", 5),
+                _ => {
+                    let mut global = plain("g", Type::XGlobalHeader, "", 0)[..512].to_vec();
+                    global[124..136].copy_from_slice(b"00000000024\0");
+                    let mut global = tar::Header::from_byte_slice(&global).clone();
+                    global.set_cksum();
+                    let mut record = b"20 mtime=1500000000\n".to_vec();
+                    record.resize(512, 0);
+                    [global.as_bytes().as_slice(), &record].concat()
+                }
+            };
+            // Links can be made when all else is there: in which order chunks come nobody knows.
+            let at = 1 + below(members.len() - usize::from(member[156] == b'g'));
+            members.insert(at, (member[156] == b'1', member));
+        }
+        let archive: Vec<u8> = members.iter().flat_map(|(_, member)| member.clone()).collect();
+        let server = serve(publish(&archive, Media::TarZstd, [512, 2048, 1 << 20][round % 3]).store());
+        let Ok((root, _)) = install(&server, 1 + round % 2) else {
+            refused += 1;
+            continue;
+        };
+        members.sort_by_key(|(link, _)| *link);
+        let mut sorted: Vec<u8> = members.into_iter().flat_map(|(_, member)| member).collect();
+        sorted.resize(sorted.len() + 1024, 0);
+        let expected = tempfile::tempdir().unwrap();
+        let file = expected.path().with_extension("tar");
+        fs::write(&file, sorted).unwrap();
+        let mut tar = Command::new("tar");
+        // Without it, members that come back to a directory change its time.
+        tar.args(["--numeric-owner", "--delay-directory-restore", "-xpf"]).arg(&file).arg("-C").arg(expected.path());
+        let output = tar.output().unwrap();
+        fs::remove_file(&file).unwrap();
+        assert!(output.status.success(), "round {round}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_same(expected.path(), root.path());
+        same += 1;
+    }
+    assert!(refused > 25 && same > 25, "{refused} refused, {same} the same");
 }

@@ -126,10 +126,12 @@ impl Site {
     /// them here.
     fn publish(&self, sources: &[&Path], format: &str) -> Result<()> {
         let store = self.folder().join("store").join(IMAGE);
+        // A build of an earlier version of rootstream may be one that this one cannot read.
+        let known = || self.command().args(["image", "show", IMAGE]).output().is_ok_and(|show| show.status.success());
         let is_published = fs::read_dir(&store).is_ok_and(|mut files| {
             files.any(|file| file.is_ok_and(|file| file.file_name().to_string_lossy().ends_with(&format!(".{format}"))))
         });
-        if is_published && is_newer(&store.join("latest.json"), sources) {
+        if is_published && is_newer(&store.join("latest.json"), sources) && known() {
             return Ok(());
         }
         if store.exists() {

@@ -85,6 +85,8 @@ pub struct Archive<R> {
     pub unknown: u64,
     /// Whether the archive ended without an end mark.
     pub unmarked: bool,
+    /// Whether it ended in zeros at all: tar(1) reads no further, though one block of them is no end mark.
+    pub zeros: bool,
 }
 
 /// Extension headers that came before a member's own.
@@ -99,7 +101,7 @@ struct Extensions {
 impl<R: BufRead> Archive<R> {
     /// Reads the archive that `input` holds.
     pub fn new(input: R) -> Self {
-        Self { input, at: 0, body: 0, padding: 0, global: Vec::new(), unknown: 0, unmarked: false }
+        Self { input, at: 0, body: 0, padding: 0, global: Vec::new(), unknown: 0, unmarked: false, zeros: false }
     }
 
     /// The next member; what is left of the one before is skipped. `None` at the end, after which
@@ -183,6 +185,7 @@ impl<R: BufRead> Archive<R> {
             return Ok(None);
         }
         if header.as_bytes().iter().all(|byte| *byte == 0) {
+            self.zeros = true;
             self.rest_is_zero()?;
             return Ok(None);
         }

@@ -135,7 +135,9 @@ fn add_chunk(tree: &mut Tree<'_>, cuts: &Cuts, manifest: &Manifest, index: usize
         broken_off = tree.add(member, &mut archive, tail.as_ref())?;
     }
     ensure!(broken_off == tail.is_some(), "the manifest and the archive disagree about where a file is cut");
-    ensure!(archive.unmarked == next.is_some(), "the archive's end mark is not at the image's end");
+    let ended = if next.is_some() { !archive.zeros } else { !archive.unmarked };
+    ensure!(ended, "the archive's end mark is not at the image's end");
+    ensure!(!archive.has_global(), "the archive has a global header, which holds beyond its chunk");
     ensure!(archive.unknown == 0, "the archive has a member of unknown type");
     Ok(())
 }

@@ -55,7 +55,8 @@ fn cut(archive: &[u8], most: usize) -> Vec<Loose> {
             let (size, flag) = (octal(&header[124..136]), header[156]);
             let name: Vec<u8> = header[..100].iter().copied().take_while(|byte| *byte != 0).collect();
             at += BLOCK;
-            if flag != b'x' {
+            // A global header, which no image may have, stays with what follows it too.
+            if !matches!(flag, b'x' | b'g') {
                 break (size, flag, name);
             }
             at += size.next_multiple_of(BLOCK);

@@ -181,9 +181,9 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
     Ok(manifest)
 }
 
-/// What the signature says beside the bytes that it is of, as minisign(1) shows it.
+/// What the signature says beside the bytes that it is of; minisign(1) writes and shows the file's name, too.
 fn comment(manifest: &Manifest) -> String {
-    format!("name:{}\tbuild:{}\tfile:{}", manifest.name, manifest.build, manifest.file)
+    format!("file:{}.json\tname:{}\tbuild:{}", manifest.build, manifest.name, manifest.build)
 }
 
 fn say_unsigned(site: &Site, manifest: &Manifest) -> Result<()> {

@@ -144,13 +144,13 @@ fn linux(ready: &Ready, origin: &str, overlays: &[String], parameters: &str) -> 
     let Manifest { name, build: id, .. } = &build.manifest;
     let mut append = format!("rootstream.image={origin}/images/{name}/{id}.json");
     if bootstrap.keys.is_empty() {
-        let _ = write!(append, " rootstream.sha256={}", build.digest());
+        append += &format!(" rootstream.sha256={}", build.digest());
     }
     if !overlays.is_empty() {
-        let _ = write!(append, " rootstream.overlay={}", overlays.join(","));
+        append += &format!(" rootstream.overlay={}", overlays.join(","));
     }
     let parameters: Vec<&str> = parameters.split_whitespace().collect();
-    let _ = write!(append, " {}", parameters.join(" "));
+    append += &format!(" {}", parameters.join(" "));
     if append.len() > LONGEST_APPEND {
         return Err(format!("its kernel parameters are {} bytes, {LONGEST_APPEND} is the most", append.len()));
     }
@@ -224,14 +224,12 @@ mod tests {
     fn a_menu_boots_the_published_build() {
         let overlays = ["http://m/overlays/a/all-1.tar.zst".to_owned(), "http://m/overlays/b/n1-2.tar.zst".to_owned()];
         let menu = |ready: &Ready| {
-            let parameters = " console=tty0  console=ttyS1,115200n8 ";
-            linux(ready, "http://172.16.0.254:8080", &overlays, parameters).unwrap()
+            linux(ready, "http://172.16.0.254:8080", &overlays, " console=tty0  console=ttyS1,115200n8 ").unwrap()
         };
         let mut ready = ready();
         let start = "SERIAL 1 115200\nDEFAULT linux\nPROMPT 0\nLABEL linux\n  KERNEL compute/vmlinuz-6.1\n  \
                      INITRD compute/initramfs-6.1.img\n  APPEND rootstream.image=http://172.16.0.254:8080/images/compute/b.json";
-        let end = "rootstream.overlay=http://m/overlays/a/all-1.tar.zst,http://m/overlays/b/n1-2.tar.zst \
-                   console=tty0 console=ttyS1,115200n8\n  IPAPPEND 2\n";
+        let end = "rootstream.overlay=http://m/overlays/a/all-1.tar.zst,http://m/overlays/b/n1-2.tar.zst console=tty0 console=ttyS1,115200n8\n  IPAPPEND 2\n";
         // FIPS 180-2, B.1.
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(menu(&ready), format!("{start} rootstream.sha256={digest} {end}"));
