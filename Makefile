@@ -8,12 +8,13 @@ FIRMWARE ?= bios
 SERVERS ?= rootstream
 NODES ?= 1
 POWER ?= lab
-TRUST ?= digest
+TRUST ?= signed
 IMAGE ?= debian
 NET ?= tap
 ACCEL ?= tcg
 HOLD ?= 0
 RUNS ?= 5
+IMAGES ?= compute,large
 SECONDS ?= 30
 
 # Asked before anything is built; $(error) exits 2.
@@ -38,7 +39,7 @@ lab: init
 	$(CARGO) build --workspace
 
 site: lab ## build the lab's image, kernel and initramfs without booting them
-	target/debug/lab site --init $(INIT)
+	target/debug/lab site --init $(INIT) --trust '$(TRUST)'
 
 deps: ## install what this machine lacks (asks nothing when root)
 	@sh qemu/deps.sh
@@ -56,9 +57,8 @@ test-fast: lint ## lint, unit and namespace tests
 test: test-fast lab ## all that continuous integration runs: test-fast, one whole boot, the failure boots
 	$(CARGO) test --workspace --features rootstream/netboot --test netboot -- --test-threads=1 --nocapture
 
-bench: site ## the agent against the pipelines it replaces, on the lab's image: [RUNS=5]
-	$(CARGO) build -p rootstream-bench
-	target/debug/bench $(INIT) build/lab/site/built/compute.tar $(RUNS)
+bench: site ## the agent beside the programs that it replaces, writes docs/PERFORMANCE.md: [RUNS=5] [IMAGES=compute,large]
+	target/debug/bench --init $(INIT) --runs '$(RUNS)' --images '$(IMAGES)'
 
 fuzz: deps ## break the parsers with every fuzzer for a while: [SECONDS=30]; gets cargo-fuzz and nightly Rust where missing
 	@sh fuzz/run.sh '$(SECONDS)'

@@ -8,8 +8,9 @@ use nix::sys::utsname::uname;
 
 use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
+use crate::facts::NodeFacts;
 use crate::handover::{self, Ready};
-use crate::image::{self, Anchors, Machine, Plan, Sources, Tally, Unpack, VerifiedRoot};
+use crate::image::{self, Anchors, Installed, Machine, Mounting, Plan, Sources, Tally, Unpack};
 use crate::modules::Loaded;
 use crate::net::Network;
 use crate::report::Record;
@@ -18,7 +19,7 @@ use crate::{modules, mounts, net, rescue};
 /// Where the image is unpacked.
 pub const NEW_ROOT: &str = "/newroot";
 /// The tmpfs that moves to stage 2.
-const RUN: &str = "/run";
+pub(crate) const RUN: &str = "/run";
 /// The list of modules that `rootstream bootstrap` packed.
 const MODULES_TXT: &str = "/modules.txt";
 
@@ -57,11 +58,15 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
     let root = record.step("image", |record| {
         let new_root = Path::new(NEW_ROOT);
         let anchors = Anchors::baked(Path::new("/"))?;
-        let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &network.resolver() };
+        let settings = image::located(&config.image, &anchors, Some(&network.lease))?;
+        let node = NodeFacts::of_machine(Path::new("/")).with_network(network.mac, &network.lease);
+        let sources = Sources { settings: &settings, anchors: &anchors, resolver: &network.resolver(), node: &node };
         let machine = Machine { release: Some(kernel_release()?), arch: Some(std::env::consts::ARCH.to_owned()) };
         let plan = plan(sources, &machine, record)?;
         mounts::root_tmpfs(new_root, &config.tmpfs, plan.needs())?;
-        install(&plan, Unpack { owners: true, workers: workers() }, new_root, record)
+        let mounting = Mounting { run: Path::new(RUN), options: &config.tmpfs };
+        let unpack = Unpack { owners: true, workers: workers(), mount: Some(mounting) };
+        install(&plan, unpack, new_root, record)?.root().context("the image was not mounted")
     })?;
 
     record.step("hand-over", |record| {
@@ -98,13 +103,13 @@ pub(crate) fn workers() -> usize {
 ///
 /// # Errors
 /// Those of [`Plan::install`]; the record says what was received nevertheless.
-pub(crate) fn install(plan: &Plan<'_>, unpack: Unpack, root: &Path, record: &mut Record) -> Result<VerifiedRoot> {
+pub(crate) fn install(plan: &Plan<'_>, unpack: Unpack, root: &Path, record: &mut Record) -> Result<Installed> {
     let mut tally = Tally::default();
     let installed = plan.install(unpack, root, &mut tally);
     record.set_tally(tally);
-    let root = installed?;
-    record.set_image(root.facts());
-    Ok(root)
+    let installed = installed?;
+    record.set_image(&installed);
+    Ok(installed)
 }
 
 fn load_modules(config: &Config) -> Result<Loaded> {

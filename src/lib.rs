@@ -16,6 +16,7 @@ pub mod boot;
 pub mod checks;
 pub mod cmdline;
 pub mod dhcp;
+pub mod facts;
 pub mod failure;
 pub mod handover;
 pub mod image;

@@ -100,6 +100,11 @@ struct Memory {
 }
 
 impl Memory {
+    fn read() -> Result<Self> {
+        let meminfo = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
+        Self::parse(&meminfo).context("/proc/meminfo names no MemTotal and MemAvailable")
+    }
+
     fn parse(meminfo: &str) -> Option<Self> {
         let field = |name: &str| -> Option<u64> {
             let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -139,6 +144,22 @@ impl Memory {
     }
 }
 
+/// Refuses what does not fit into the memory that is available, less what is kept to run in.
+///
+/// # Errors
+/// It does not, or /proc/meminfo cannot be read.
+pub(crate) fn check_memory(needs: Needs) -> Result<()> {
+    Memory::read()?.check(needs)
+}
+
+/// Bytes that an image may take of the memory that is available.
+///
+/// # Errors
+/// /proc/meminfo cannot be read.
+pub(crate) fn room_in_memory() -> Result<u64> {
+    Ok(Memory::read()?.available.saturating_sub(RESERVE))
+}
+
 /// What an image is known to need of the file system that it is unpacked into; nothing is known of a plain one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
@@ -154,8 +175,7 @@ pub struct Needs {
 /// The memory does not hold what `needs` says, /proc/meminfo cannot be read, or the kernel refuses the mount
 /// options.
 pub fn root_tmpfs(target: &Path, options: &TmpfsOptions, needs: Needs) -> Result<()> {
-    let meminfo = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
-    let memory = Memory::parse(&meminfo).context("/proc/meminfo names no MemTotal and MemAvailable")?;
+    let memory = Memory::read()?;
     memory.check(needs)?;
     let memory_nodes = fs::read_dir("/sys/devices/system/node").map_or(0, |nodes| {
         nodes.flatten().filter(|node| node.file_name().to_string_lossy().starts_with("node")).count()

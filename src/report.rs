@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::checks::Checks;
 use crate::dhcp::Lease;
 use crate::failure::Failure;
-use crate::image::{Facts, Tally, Trust};
+use crate::image::{Facts, Installed, Tally, Trust};
 use crate::net::{Mac, Network};
 
 /// Version of the record's form.
@@ -51,9 +51,11 @@ pub struct Record {
     pub steps: Vec<Step>,
     /// What was learnt about the image.
     pub image: Option<Facts>,
-    /// How far the image was verified.
+    /// The same about what went on top of it, in order.
+    pub overlays: Vec<Facts>,
+    /// How far the image and what went on top of it were verified: as far as the least of them.
     pub trust: Trust,
-    /// Bytes received of the image as served.
+    /// Bytes received, as served.
     pub bytes: u64,
     /// How often the transfer was resumed or started again.
     pub retries: u32,
@@ -80,6 +82,7 @@ impl Default for Record {
             exit: 0,
             steps: Vec::new(),
             image: None,
+            overlays: Vec::new(),
             trust: Trust::None,
             bytes: 0,
             retries: 0,
@@ -123,11 +126,24 @@ impl Record {
         self.retries = tally.retries;
     }
 
-    /// Takes over what is known about the image.
-    pub fn set_image(&mut self, facts: &Facts) {
-        self.trust = facts.trust;
-        self.warnings.extend(facts.warnings.iter().cloned());
-        self.image = Some(facts.clone());
+    /// Takes over what is known about the image and what went on top of it.
+    pub fn set_image(&mut self, installed: &Installed) {
+        let root = match installed {
+            Installed::Root(root) => root,
+            Installed::File(facts) => {
+                self.trust = facts.trust;
+                self.warnings.extend(facts.warnings.iter().cloned());
+                self.image = Some(facts.clone());
+                return;
+            }
+        };
+        self.trust = root.trust();
+        self.warnings.extend(root.facts().warnings.iter().cloned());
+        for overlay in root.overlays() {
+            self.warnings.extend(overlay.warnings.iter().map(|warning| format!("{}: {warning}", overlay.url)));
+        }
+        self.image = Some(root.facts().clone());
+        self.overlays = root.overlays().to_vec();
     }
 
     /// Notes what is odd, in the log and in the record.

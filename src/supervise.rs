@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, umount2};
 use nix::sys::reboot::RebootMode;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, pipe2};
 use serde::{Deserialize, Serialize};
 
-use crate::boot::{NEW_ROOT, boot};
+use crate::boot::{NEW_ROOT, RUN, boot};
 use crate::cmdline::{self, Config, OnFail, Step};
 use crate::failure::Failure;
 use crate::handover::{Ready, switch_root};
@@ -25,7 +24,7 @@ use crate::log::{Consoles, KernelLog};
 use crate::report::Record;
 use crate::rescue::{self, Next};
 use crate::signals::Signals;
-use crate::{mounts, sys};
+use crate::{image, mounts, sys};
 
 /// How long a slow console may take for the lines that are still to come.
 const LAST_LINES: Duration = Duration::from_secs(5);
@@ -114,7 +113,7 @@ impl Supervisor {
             self.say(&rescue::message(&failure, next));
             self.wait_out(pause, "trying again");
             // Frees what the last try unpacked.
-            let _ = umount2(NEW_ROOT, MntFlags::MNT_DETACH);
+            image::unmount(Path::new(NEW_ROOT), Path::new(RUN));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The few system calls that no crate wraps. All `unsafe` of this crate is here.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -64,6 +64,101 @@ pub(crate) fn lsetxattr(path: &CStr, name: &CStr, value: &[u8]) -> nix::Result<(
     // the call.
     let result = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     Errno::result(result).map(drop)
+}
+
+/// The extended attributes of an open file, each name with its value.
+///
+/// # Errors
+/// The kernel's; `ERANGE` when they change meanwhile.
+pub(crate) fn xattrs(file: impl AsFd) -> nix::Result<Vec<(CString, Vec<u8>)>> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: with no room to write into, the kernel says how much there must be.
+    let size = length(unsafe { libc::flistxattr(fd, std::ptr::null_mut(), 0) })?;
+    let mut names = vec![0_u8; size];
+    // SAFETY: `names` is writable for its length and outlives the call.
+    let size = length(unsafe { libc::flistxattr(fd, names.as_mut_ptr().cast(), names.len()) })?;
+    names.truncate(size);
+    let names = names.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok());
+    let value = |name: &CStr| {
+        // SAFETY: as above; `name` ends in NUL and outlives the call.
+        let size = length(unsafe { libc::fgetxattr(fd, name.as_ptr(), std::ptr::null_mut(), 0) })?;
+        let mut value = vec![0_u8; size];
+        // SAFETY: `value` is writable for its length, `name` ends in NUL, and both outlive the call.
+        let size = unsafe { libc::fgetxattr(fd, name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        value.truncate(length(size)?);
+        Ok((name.to_owned(), value))
+    };
+    names.map(value).collect()
+}
+
+fn length(result: isize) -> nix::Result<usize> {
+    Ok(usize::try_from(Errno::result(result)?).unwrap_or_default())
+}
+
+/// `struct loop_info64` of linux/loop.h.
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// The number of a loop device that nobody uses (`LOOP_CTL_GET_FREE`), from /dev/loop-control.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn free_loop_device(control: impl AsFd) -> nix::Result<u32> {
+    const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
+    // SAFETY: this call takes no argument.
+    let number = Errno::result(unsafe { libc::ioctl(control.as_fd().as_raw_fd(), LOOP_CTL_GET_FREE) })?;
+    u32::try_from(number).map_err(|_| Errno::ENODEV)
+}
+
+/// Makes a loop device show a file (`LOOP_SET_FD`), read-only if the file is open so, until the last user of the
+/// device is gone. These calls are known to every kernel, unlike `LOOP_CONFIGURE` of Linux 5.8.
+///
+/// # Errors
+/// The kernel's; `EBUSY` when somebody else was quicker to take the device.
+pub(crate) fn attach_loop_device(device: impl AsFd, file: impl AsFd) -> nix::Result<()> {
+    const LOOP_SET_FD: libc::Ioctl = 0x4c00;
+    const LOOP_CLR_FD: libc::Ioctl = 0x4c01;
+    const LOOP_SET_STATUS64: libc::Ioctl = 0x4c04;
+    const LO_FLAGS_AUTOCLEAR: u32 = 4;
+    let device = device.as_fd().as_raw_fd();
+    // SAFETY: both descriptors are open during the call, and it takes nothing else.
+    Errno::result(unsafe { libc::ioctl(device, LOOP_SET_FD, file.as_fd().as_raw_fd()) })?;
+    let info = LoopInfo {
+        device: 0,
+        inode: 0,
+        rdevice: 0,
+        offset: 0,
+        size_limit: 0,
+        number: 0,
+        encrypt_type: 0,
+        encrypt_key_size: 0,
+        flags: LO_FLAGS_AUTOCLEAR,
+        file_name: [0; 64],
+        crypt_name: [0; 64],
+        encrypt_key: [0; 32],
+        init: [0; 2],
+    };
+    // SAFETY: `info` has the layout that the kernel reads, and lives through the call.
+    let set = Errno::result(unsafe { libc::ioctl(device, LOOP_SET_STATUS64, &raw const info) });
+    if set.is_err() {
+        // SAFETY: this call takes no argument.
+        let _ = unsafe { libc::ioctl(device, LOOP_CLR_FD, 0) };
+    }
+    set.map(drop)
 }
 
 /// Attaches a classic BPF program to a socket (`SO_ATTACH_FILTER`): what it rejects is never queued.

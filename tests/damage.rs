@@ -101,7 +101,7 @@ impl Store {
 fn install(settings: &Settings, keys: &Keys) -> anyhow::Result<(TempDir, VerifiedRoot)> {
     let root = tempfile::tempdir_in("/dev/shm")?;
     let anchors = Anchors { keys: keys.clone(), ..Anchors::default() };
-    let unpack = Unpack { owners: true, workers: 2 };
+    let unpack = Unpack { owners: true, workers: 2, mount: None };
     let verified = common::install_trusting(&anchors, settings, unpack, root.path(), &mut Tally::default())?;
     Ok((root, verified))
 }

@@ -211,6 +211,44 @@ fn a_whole_boot_ends_in_the_images_init() {
     assert_eq!(output.status.code(), Some(0));
 }
 
+/// The same as a squashfs.
+fn squashfs(init: &str) -> Vec<u8> {
+    let folder = TempDir::new().unwrap();
+    let (tree, file) = (folder.path().join("tree"), folder.path().join("file"));
+    fs::create_dir(&tree).unwrap();
+    tar::Archive::new(image(init).as_slice()).unpack(&tree).unwrap();
+    let mut tool = Command::new("mksquashfs");
+    tool.arg(&tree).arg(&file).args(["-quiet", "-no-progress", "-comp", "zstd"]);
+    let output = tool.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::read(file).unwrap()
+}
+
+#[test]
+fn a_whole_boot_from_squashfs_ends_in_an_overlay() {
+    let init = "#!/bin/sh\n\
+        echo \"pid $$, new $(echo yes >/new && cat /new), root:\"\n\
+        while read -r id parent device from at rest; do echo \"at $at ${rest##* - }\"; done </proc/self/mountinfo\n\
+        echo /run/rootstream/*\n\
+        echo /run/rootstream/image/*\n\
+        while read -r line; do echo \"$line\"; done </run/rootstream/boot.json\n"
+        .replace("cat /new", "read -r new </new; echo $new");
+    let (lab, _servers) = served(squashfs(&init));
+    let (output, message) = lab.node(|| Machine::start(IMAGE).end());
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(message.is_empty(), "{message:#?}");
+    assert!(stdout.starts_with("pid 1, new yes, root:\n"), "{stdout} {stderr}");
+    assert!(stdout.contains("\nat / overlay rootstream rw,"), "{stdout}");
+    assert!(stdout.contains("\nat /run/rootstream/image tmpfs rootstream ro,"), "{stdout}");
+    assert!(!stdout.contains("/lower ") && !stdout.contains("at / squashfs"), "{stdout}");
+    let left = ["boot.json", "image", "lease.json"].map(|name| format!("/run/rootstream/{name}")).join(" ");
+    assert!(stdout.contains(&format!("\n{left}\n/run/rootstream/image/image.squashfs\n")), "{stdout}");
+    let json = &stdout[stdout.find('{').unwrap()..=stdout.rfind('}').unwrap()];
+    let record: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert_eq!((&record["ok"], &record["image"]["media"]), (&true.into(), &"squashfs".into()));
+}
+
 // F61
 #[test]
 fn a_refused_image_follows_the_policy() {
@@ -255,7 +293,7 @@ fn a_worker_that_panics_says_what_and_where() {
     let status = fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
     let kib: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
-    let limit = format!("--as={}", (kib + 6 * 1024) * 1024);
+    let limit = format!("--as={}", (kib + 4608) * 1024);
     assert!(Command::new("prlimit").args(["--pid", &worker.to_string(), &limit]).status().unwrap().success());
     let _servers = serve(&lab, image("#!/bin/sh\n"));
     let (output, message) = machine.end();

@@ -105,6 +105,42 @@ fn a_good_image_would_boot() {
 }
 
 #[test]
+fn a_rehearsal_is_told_what_the_node_is_called() {
+    let (base, overlay) = (image(Some(&program())), image(None));
+    let server = Server::start(move |request, stream| match request.path.as_str() {
+        "/i.tar" => answer(stream, "200 OK", &[], &base),
+        "/n1-amd64.tar" => answer(stream, "200 OK", &[], &overlay),
+        _ => answer(stream, "404 Not Found", &[], b""),
+    })
+    .unwrap();
+    let parameters = format!(
+        "rootstream.image={} rootstream.overlay={} rootstream.retry=1",
+        server.url("/i.tar"),
+        server.url("/${hostname}-${arch}.tar")
+    );
+    let root = TempDir::new().unwrap();
+    let outcome = rehearse(root.path(), &parameters, &["--fact", "hostname=n1", "--fact", "arch=amd64"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let overlay = &outcome.record["overlays"][0];
+    assert_eq!((&overlay["url"], &overlay["trust"]), (&server.url("/n1-amd64.tar").into(), &"none".into()));
+    assert_eq!(
+        outcome.record["bytes"],
+        outcome.record["image"]["bytes"].as_u64().unwrap() + overlay["bytes"].as_u64().unwrap()
+    );
+
+    // This machine has a name and an architecture too, but it is not that node.
+    let root = TempDir::new().unwrap();
+    let outcome = rehearse(root.path(), &parameters, &[]);
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.record["error"]["why"].as_str().unwrap().contains("${hostname}"), "{}", outcome.record);
+    assert!(outcome.record["error"]["todo"].as_str().unwrap().contains("--fact"), "{}", outcome.record);
+    // Nothing says whose lease would name the image.
+    let root = TempDir::new().unwrap();
+    let outcome = rehearse(root.path(), "rootstream.image=dhcp", &[]);
+    assert!(outcome.record["error"]["why"].as_str().unwrap().contains("no trust key"), "{}", outcome.record);
+}
+
+#[test]
 fn mistakes_of_usage_exit_2_before_anything_is_fetched() {
     let server = serve(image(Some(&program())));
     let root = TempDir::new().unwrap();
@@ -155,6 +191,29 @@ fn an_image_without_init_exits_3_and_its_tree_stays() {
     assert!(what.contains("has no usable init at /sbin/init") && what.contains(&server.url("/i.tar")), "{what}");
     assert_eq!(outcome.record["image"]["entries"], 7);
     assert!(root.path().join("etc/os-release").exists());
+}
+
+#[test]
+fn a_file_system_is_verified_and_stored_and_never_mounted() {
+    let folder = TempDir::new().unwrap();
+    let (tree, file) = (folder.path().join("tree"), folder.path().join("file"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), "content").unwrap();
+    let mut tool = Command::new("mksquashfs");
+    assert!(tool.arg(&tree).arg(&file).args(["-quiet", "-no-progress"]).status().unwrap().success());
+    let bytes = fs::read(&file).unwrap();
+    let server = serve(bytes.clone());
+    let root = TempDir::new().unwrap();
+    let options = ["--kernel", "6.1.0-test"];
+    let outcome = rehearse(root.path(), &format!("rootstream.image={}", server.url("/i.tar")), &options);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert_eq!((&outcome.record["ok"], &outcome.record["image"]["media"]), (&true.into(), &"squashfs".into()));
+    assert_eq!(outcome.record["checks"]["kernel"], "not checked");
+    let warning = outcome.record["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("a squashfs file, verified and stored"), "{warning}");
+    let entries: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(entries, ["image.squashfs"]);
+    assert_eq!(fs::read(root.path().join("image.squashfs")).unwrap(), bytes);
 }
 
 #[test]

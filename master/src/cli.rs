@@ -11,13 +11,17 @@ use rootstream::failure::{Failure, Remedy};
 use crate::bootstrap::{self, bootstrap};
 use crate::config::Misconfigured;
 use crate::config::addresses::{AddressRange, Cidr, Mac, Name};
+use crate::config::facts::Named;
 use crate::config::nodes::{Node, Nodes};
-use crate::config::site::Site;
+use crate::config::site::{OVERLAYS, Site};
 use crate::image::build::{self, build};
 use crate::image::list;
 use crate::image::publish::{self, Format, publish};
+use crate::image::remove::{Newest, remove};
+use crate::image::store::{self, Build};
+use crate::image::verify::verify;
 use crate::progress::megabytes;
-use crate::{aside, keys, logger, say, starter, up};
+use crate::{aside, keys, logger, overlay, say, starter, up};
 
 /// Boot stateless cluster nodes: images, kernel and initramfs, DHCP, TFTP and HTTP on one master.
 #[derive(Debug, Parser)]
@@ -58,6 +62,9 @@ enum Command {
     /// What the nodes run.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// What goes on top of an image, the same for all nodes or made for each.
+    #[command(subcommand)]
+    Overlay(overlay::Command),
     /// The keys that nodes trust.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -123,7 +130,7 @@ A running `rootstream up` knows it after SIGHUP or its next start.")]
         #[arg(long)]
         ip: Ipv4Addr,
         /// The image it boots; the default is in site.toml.
-        #[arg(long)]
+        #[arg(long, value_parser = image_name)]
         image: Option<Name>,
         /// Kernel parameters, after those of site.toml.
         #[arg(long, allow_hyphen_values = true)]
@@ -138,12 +145,23 @@ A running `rootstream up` knows it after SIGHUP or its next start.")]
     },
 }
 
+/// A name that an image can have: the store keeps overlays in the folder that such an image would have.
+fn image_name(text: &str) -> Result<Name, String> {
+    match text.parse() {
+        Ok(_) if text == OVERLAYS => {
+            Err(format!("`{OVERLAYS}` is where the store has its overlays; name it otherwise"))
+        }
+        name => name,
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum ImageCommand {
     /// Build an image from images/NAME.toml; does nothing when neither recipe nor files changed.
     #[command(after_help = "Examples:\n  rootstream image build compute\n  rootstream image build compute --force")]
     Build {
         /// The image.
+        #[arg(value_parser = image_name)]
         name: Name,
         /// Build though nothing changed, for newer packages.
         #[arg(long)]
@@ -161,6 +179,7 @@ Examples:
   rootstream image publish compute --format tar.gz")]
     Publish {
         /// The image.
+        #[arg(value_parser = image_name)]
         name: Name,
         /// How it is packed.
         #[arg(long, default_value = "tar.zst")]
@@ -174,12 +193,61 @@ Examples:
         #[command(flatten)]
         secrets: Secrets,
     },
-    /// List the images.
-    #[command(after_help = "Examples:\n  rootstream image list\n  rootstream image list --json")]
+    /// List the images, or the builds of one.
+    #[command(after_help = "\
+Examples:
+  rootstream image list
+  rootstream image list compute           its builds
+  rootstream image list --json")]
     List {
+        /// The image whose builds are listed.
+        name: Option<Name>,
         /// For machines.
         #[arg(long)]
         json: bool,
+    },
+    /// Show what a published build is.
+    #[command(after_help = "\
+Examples:
+  rootstream image show compute
+  rootstream image show compute --json | jq .kernels    its manifest, without the list of chunks")]
+    Show {
+        /// The image.
+        name: Name,
+        /// The build; the newest when absent.
+        build: Option<String>,
+        /// For machines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read all of a published build and compare it with its manifest and signature.
+    #[command(after_help = "\
+Checked are the signature (where the site has a key), the digest of every chunk and of the whole file, that each
+chunk unpacks alone to what it should, that the archive is canonical, and every number in the manifest.
+
+Examples:
+  rootstream image verify compute
+  rootstream image verify compute 20261122-191228-01f7ce9e")]
+    Verify {
+        /// The image.
+        name: Name,
+        /// The build; the newest when absent.
+        build: Option<String>,
+    },
+    /// Remove a build from the store.
+    #[command(after_help = "\
+Refused for the newest build, and for one that a boot menu names, unless --force is given.
+
+Example:
+  rootstream image rm compute 20261122-191228-01f7ce9e")]
+    Rm {
+        /// The image.
+        name: Name,
+        /// The build.
+        build: String,
+        /// Remove it though nodes may boot it.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -210,16 +278,18 @@ To replace a key, so that every node can boot at any moment:
     },
 }
 
+/// Whether secrets may be published.
 #[derive(Debug, Args)]
-struct Secrets {
-    /// Accept keys, passwords and identities in the image, which all of the boot network can read.
+pub(crate) struct Secrets {
+    /// Accept keys, passwords and identities in it, which all of the boot network can read.
     #[arg(long)]
-    allow_secrets: bool,
+    pub(crate) allow_secrets: bool,
 }
 
 #[derive(Debug, Args)]
 struct BootstrapArgs {
     /// The image; it must be built.
+    #[arg(value_parser = image_name)]
     name: Name,
     /// The agent; the one that was built with this program by default.
     #[arg(long, value_name = "PATH")]
@@ -263,8 +333,15 @@ fn run(cli: &Cli) -> Result<()> {
             Ok(())
         }
         Command::Node(NodeCommand::Add { name, mac, ip, image, parameters }) => {
-            let node =
-                Node { name: name.clone(), mac: *mac, ip: *ip, image: image.clone(), parameters: parameters.clone() };
+            let node = Node {
+                name: name.clone(),
+                mac: *mac,
+                ip: *ip,
+                image: image.clone(),
+                overlays: None,
+                parameters: parameters.clone(),
+                facts: Named::new(),
+            };
             let site = site()?;
             // Read and written by one at a time: two additions at once must both be there after.
             let _claim = aside::claim(site.root())?;
@@ -289,7 +366,24 @@ fn run(cli: &Cli) -> Result<()> {
             ));
             Ok(())
         }
-        Command::Image(ImageCommand::List { json }) => list_images(&site()?, *json),
+        Command::Image(ImageCommand::List { name: None, json }) => list_images(&site()?, *json),
+        Command::Image(ImageCommand::List { name: Some(name), json }) => list_builds(&site()?, name, *json),
+        Command::Image(ImageCommand::Show { name, build, json }) => {
+            show_build(&Build::find(&site()?, name, build.as_deref())?, *json)
+        }
+        Command::Image(ImageCommand::Verify { name, build }) => {
+            let site = site()?;
+            verify(&site, &Build::find(&site, name, build.as_deref())?).map(drop)
+        }
+        Command::Image(ImageCommand::Rm { name, build, force }) => {
+            match remove(&site()?, name, build, *force)? {
+                Newest::Same => say::note(format_args!("{name}: build {build} is gone")),
+                Newest::Now(newest) => say::note(format_args!("{name}: build {build} is gone; the newest is {newest}")),
+                Newest::None => say::note(format_args!("{name}: build {build} is gone; it was the only one")),
+            }
+            Ok(())
+        }
+        Command::Overlay(command) => command.run(&site()?),
         Command::Key(KeyCommand::New { name }) => new_key(&site()?, name),
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
         Command::Up { port } => up::up(&site()?, *port),
@@ -356,6 +450,76 @@ fn list_images(site: &Site, json: bool) -> Result<()> {
         };
         let (name, recipe, built) = (image.name.as_str(), yes(image.recipe), yes(image.built));
         say::result(format_args!("{name:width$}  {recipe:6}  {built:5}  {build:24}  {size:>9}  {kernels}"));
+    }
+    Ok(())
+}
+
+fn list_builds(site: &Site, name: &Name, json: bool) -> Result<()> {
+    let newest = Build::latest(site, name)?.map(|build| build.manifest.build);
+    let builds = store::builds(site, name)?;
+    let builds: Vec<Build> = builds.iter().map(|build| Build::find(site, name, Some(build))).collect::<Result<_>>()?;
+    if json {
+        return print_json(&builds.iter().map(summary).collect::<Vec<_>>());
+    }
+    say::result(format_args!(
+        "{:24}  {:8}  {:>9}  {:>9}  {:6}  KERNELS",
+        "BUILD", "FORMAT", "SIZE", "UNPACKED", "SIGNED"
+    ));
+    for build in &builds {
+        let m = &build.manifest;
+        let signed = if build.signature.is_some() { "yes" } else { "no" };
+        let (size, unpacked) = (megabytes(m.size), megabytes(m.unpacked_bytes));
+        let mark = if newest.as_ref() == Some(&m.build) { "  (newest)" } else { "" };
+        let (id, format, kernels) = (&m.build, m.media.name(), m.kernels.join(" "));
+        say::result(format_args!("{id:24}  {format:8}  {size:>9}  {unpacked:>9}  {signed:6}  {kernels}{mark}"));
+    }
+    Ok(())
+}
+
+/// A manifest without its list of chunks, which is long, but with their number.
+fn summary(build: &Build) -> serde_json::Value {
+    let mut value = serde_json::json!(build.manifest);
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("chunks".to_owned(), build.manifest.chunks.len().into());
+        fields.insert("signed".to_owned(), build.signature.is_some().into());
+        fields.insert("manifest_sha256".to_owned(), build.digest().to_string().into());
+    }
+    value
+}
+
+fn show_build(build: &Build, json: bool) -> Result<()> {
+    if json {
+        return print_json(&summary(build));
+    }
+    let m = &build.manifest;
+    let signed = match &build.signature {
+        Some(_) => "yes; `rootstream image verify` checks by which key",
+        None => "no",
+    };
+    let packed = format!("{} in {} chunks, {}", megabytes(m.size), m.chunks.len(), m.media.name());
+    let unpacked = format!(
+        "{} in {} inodes, {} in memory, the largest file {}",
+        megabytes(m.unpacked_bytes),
+        m.inodes,
+        megabytes(m.unpacked_pages * 4096),
+        megabytes(m.largest_file)
+    );
+    let kernels = if m.kernels.is_empty() { "none".to_owned() } else { m.kernels.join(" ") };
+    for (what, value) in [
+        ("image", m.name.as_str()),
+        ("build", &m.build),
+        ("created", &m.created),
+        ("arch", &m.arch),
+        ("kernels", &kernels),
+        ("init", m.init.as_deref().unwrap_or("none at /sbin/init")),
+        ("file", &m.file),
+        ("packed", &packed),
+        ("unpacked", &unpacked),
+        ("sha256", &m.sha256.to_string()),
+        ("manifest", &build.digest().to_string()),
+        ("signed", signed),
+    ] {
+        say::result(format_args!("{what:9} {value}"));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The companion of rootstream: what an administrator does on the master.
 //!
 //! One command per verb ([`cli`]), each a module with one job: [`config`] is what the administrator
-//! writes, [`image`] builds and publishes, [`bootstrap`] makes kernel and initramfs, [`up`] serves them.
+//! writes, [`image`] and [`overlay`] build and publish, [`bootstrap`] makes kernel and initramfs, [`up`] serves them.
 
 mod aside;
 pub mod bootstrap;
@@ -11,6 +11,7 @@ pub mod config;
 pub mod image;
 pub mod keys;
 mod logger;
+pub mod overlay;
 mod progress;
 mod say;
 mod starter;

@@ -20,7 +20,10 @@ const NODES: &str = "\
 # mac = \"52:54:00:ac:10:01\"         # of the port that it boots from
 # ip = \"172.16.0.1\"                 # in the network of site.toml
 # image = \"compute\"                 # optional; the default is in site.toml
+# overlays = [\"common\"]            # optional, instead of those in site.toml: `rootstream overlay publish --help`
 # parameters = \"rootstream.log=debug\"  # optional; after those of site.toml
+# [node.facts]                      # optional: what @rack@ in templates of overlays stands for
+# rack = \"r1\"
 ";
 
 const RECIPE: &str = r#"# A Debian compute node. `rootstream image build compute` makes an image of it.
@@ -82,7 +85,7 @@ pub(crate) fn create(root: &Path, interface: &str, address: Cidr, range: Option<
     if fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(refuse(format!("{} is not empty", root.display()), "name a new folder; nothing was changed"));
     }
-    for folder in ["images/compute", "store", "tftp", "keys"] {
+    for folder in ["images/compute", "overlays", "store", "tftp", "keys", "tls"] {
         let folder = root.join(folder);
         fs::create_dir_all(&folder)
             .advise(format!("making the folder {}", folder.display()), "name a folder that you can write to")?;
@@ -116,13 +119,19 @@ address = "{address}"   # the master's address on it
 
 [http]
 port = 80
+# Nodes can fetch from https:// servers as well (rootstream.image=https://… in parameters below). They know them by
+# tls/NAME.pem, the certificate of an authority or a server's own, which `rootstream bootstrap` packs.
 
 [defaults]
 image = "compute"
+# overlays = ["common"]           # what goes on top of it, in order: `rootstream overlay publish --help`
 # The last console is the one that has the login prompt and the boot's messages. net.ifnames=0 keeps
 # the kernel's names for ports (eth0): the port from which a node booted is in use when udev would
 # rename it, the renaming fails, and systemd-networkd would wait for it and never renew the lease.
 parameters = "console=tty0 console=ttyS0,115200 net.ifnames=0"
+
+# [facts]                         # what @ntp@ in templates of overlays stands for, on every node
+# ntp = "172.16.0.254"
 "#
     )
 }

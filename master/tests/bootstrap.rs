@@ -95,3 +95,40 @@ fn what_is_missing_is_named_with_what_to_do() {
     assert!(stderr(&output).contains("holds no kernel"), "{}", stderr(&output));
     assert!(stderr(&site.run(&["bootstrap", "other"])).contains("rootstream image build other"));
 }
+
+/// What an initramfs says about its certificates.
+fn certificates(site: &TestSite, epoch: Option<&str>) -> (String, String) {
+    let (agent, modules) = (site.path("agent"), site.path("modules.txt"));
+    let mut command = std::process::Command::new(common::program());
+    command.arg("--site").arg(site.path("")).args(["bootstrap", "compute", "--init"]).arg(agent);
+    command.arg("--modules").arg(modules).env_remove("SOURCE_DATE_EPOCH");
+    command.envs(epoch.map(|epoch| ("SOURCE_DATE_EPOCH", epoch)));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let initramfs = site.path(&format!("tftp/compute/initramfs-{RELEASE}.img"));
+    let file = |name: &str| shell(&format!("zstd -dcq < \"$1\" | cpio -i --quiet --to-stdout '{name}'"), &initramfs);
+    (file("tls/*.pem"), file("built"))
+}
+
+// F65
+#[test]
+fn certificates_are_packed_with_the_time_that_it_is_at_least() {
+    let site = site();
+    let pem = rcgen::generate_simple_self_signed(["master".to_owned()]).unwrap();
+    fs::create_dir_all(site.path("tls")).unwrap();
+    assert_eq!(certificates(&site, None), (String::new(), String::new()), "none, and so no time either");
+    let file = site.path("tls/site.pem");
+    fs::write(&file, pem.cert.pem()).unwrap();
+    let at = |seconds| std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let set =
+        |path: &str, seconds| fs::File::options().write(true).open(site.path(path)).unwrap().set_modified(at(seconds));
+    set("built/compute.tar", 1_700_000_000).unwrap();
+    set("tls/site.pem", 1_600_000_000).unwrap();
+    assert_eq!(certificates(&site, None), (pem.cert.pem(), "1700000000\n".to_owned()));
+    set("tls/site.pem", 1_750_000_000).unwrap();
+    assert_eq!(certificates(&site, None).1, "1750000000\n");
+    assert_eq!(certificates(&site, Some("1234567890")).1, "1234567890\n");
+    fs::write(&file, pem.cert.pem() + &pem.signing_key.serialize_pem()).unwrap();
+    let said = stderr(&bootstrap(&site, &[]));
+    assert!(said.contains("site.pem") && said.contains("private key"), "{said}");
+}

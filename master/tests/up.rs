@@ -114,6 +114,11 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// The name of the build whose file publishing printed.
+fn build(file: &str) -> &str {
+    file.trim().rsplit('/').next().unwrap().split('.').next().unwrap()
+}
+
 fn is_alive(pid: &str) -> bool {
     // A zombie has no command line.
     fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
@@ -199,7 +204,7 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     let newer = site.done(&["image", "publish", "compute"]);
     up.signal(Signal::SIGHUP);
     eventually("it reads its nodes again", || site.read("up.err").contains("read again: 3 nodes"));
-    assert!(tftp("pxelinux.cfg/01-52-54-00-ac-10-03").contains(newer.trim().rsplit('/').next().unwrap()));
+    assert!(tftp("pxelinux.cfg/01-52-54-00-ac-10-03").contains(&format!("/{}.json ", build(&newer))));
     ip("link set n1 address 52:54:00:ac:10:03").unwrap();
     eventually("n3 gets its address", || udhcpc(&script, &lease).contains("ip=172.16.0.3\n"));
     fs::write(site.path("nodes.toml"), "[[nod]]\n").unwrap();
@@ -215,6 +220,39 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     assert!(!is_alive(&children[0]));
     let left = Command::new("ss").args(["-Hlntu"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&left.stdout), "", "nothing listens any more");
+}
+
+// F34
+#[test]
+fn nodes_with_a_key_get_signed_builds_only() {
+    network();
+    let site = site();
+    let up = Up::start(&site);
+    let menu = || curl(&format!("tftp://{MASTER}/pxelinux.cfg/01-52-54-00-ac-10-01"));
+    let mut reloads = 0;
+    let mut again = || {
+        up.signal(Signal::SIGHUP);
+        reloads += 1;
+        eventually("it reads again", || site.read("up.err").matches("read again").count() == reloads);
+        menu()
+    };
+    assert!(menu().contains(" rootstream.sha256="), "{}", menu());
+    site.done(&["key", "new"]);
+    assert!(again().contains(" rootstream.sha256="), "the initramfs has no key yet");
+    assert!(site.read("up.err").contains("does not have the keys that are in keys/"), "{}", site.read("up.err"));
+    site.done(&["bootstrap", "compute", "--init", site.path("agent").to_str().unwrap()]);
+    let refusal = again();
+    assert!(refusal.contains("it is not signed") && refusal.contains("LOCALBOOT"), "{refusal}");
+    let file = site.done(&["image", "publish", "compute"]);
+    let signed = again();
+    let url = format!("http://{MASTER}/images/compute/{}.json", build(&file));
+    assert!(signed.contains(&format!("rootstream.image={url} ")) && !signed.contains("sha256"), "{signed}");
+    let folder = site.path("downloaded");
+    fs::create_dir(&folder).unwrap();
+    for name in ["m.json", "m.json.minisig"] {
+        fs::write(folder.join(name), curl(&format!("{url}{}", name.strip_prefix("m.json").unwrap()))).unwrap();
+    }
+    shell("minisign -V -p \"$1/../keys/site.pub\" -m \"$1/m.json\"", &folder);
 }
 
 #[test]

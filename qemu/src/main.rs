@@ -43,7 +43,10 @@ fn interface() -> clap::Command {
         let parser = PossibleValuesParser::new(values);
         boot = boot.arg(Arg::new(name).long(name).value_parser(parser).default_value(default));
     }
-    let site = clap::Command::new("site").arg(init).about("Brings build/lab/site up to date and boots nothing");
+    let trust = PossibleValuesParser::new(allowed("TRUST"));
+    let trust = Arg::new("trust").long("trust").value_parser(trust).default_value("signed");
+    let site = clap::Command::new("site").arg(init).arg(trust);
+    let site = site.about("Brings build/lab/site up to date and boots nothing");
     clap::Command::new("lab")
         .about("The lab: nodes that netboot on this machine")
         .subcommand_required(true)
@@ -54,7 +57,8 @@ fn interface() -> clap::Command {
 fn site(arguments: &ArgMatches) -> Result<Site> {
     let site = known_site()?;
     let init: &PathBuf = arguments.get_one("init").context("no --init")?;
-    site.prepare(&std::path::absolute(init).context("naming the agent's binary")?)?;
+    let signed = arguments.get_one::<String>("trust").is_some_and(|trust| trust == "signed");
+    site.prepare(&std::path::absolute(init).context("naming the agent's binary")?, signed)?;
     Ok(site)
 }
 

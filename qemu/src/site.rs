@@ -26,6 +26,9 @@ pub const NODE_ADDRESS: &str = "172.16.0.1";
 /// The image's name.
 pub const IMAGE: &str = "compute";
 
+/// The public key that nodes trust, as `rootstream key new` names it.
+const TRUST_KEY: &str = "site.pub";
+
 const SITE_TOML: &str = include_str!("../site/site.toml");
 const IMAGE_TOML: &str = include_str!("../site/compute.toml");
 /// What `rootstream site new` writes, for a site that is older than this file too.
@@ -62,11 +65,11 @@ impl Site {
     }
 
     /// Brings the site up to date: configuration, image, kernel and initramfs with `init` in it, and the
-    /// node. What has not changed is not built again.
+    /// node; with a key that the nodes trust, or without. What has not changed is not built again.
     ///
     /// # Errors
     /// The companion fails; it has said why.
-    pub fn prepare(&self, init: &Path) -> Result<()> {
+    pub fn prepare(&self, init: &Path, signed: bool) -> Result<()> {
         fs::create_dir_all(&self.lab).with_context(|| format!("creating {}", self.lab.display()))?;
         let folder = self.folder();
         if !folder.join("site.toml").exists() {
@@ -83,11 +86,16 @@ impl Site {
         write_changed(&files.join("patience.conf"), PATIENCE_CONF)?;
         write_changed(&image.join("20-dhcp.network"), DHCP_NETWORK)?;
         ssh::make_key_pair(&self.key())?;
+        let trusted = self.trust(signed)?;
         run(self.command().args(["image", "build", IMAGE]))?;
         let built = folder.join("built").join(format!("{IMAGE}.json"));
-        self.publish(&built)?;
+        let mut sources = vec![built.as_path()];
+        sources.extend(trusted.as_deref());
+        self.publish(&sources)?;
+        sources.extend([init, self.rootstream.as_path()]);
         let bootstrap = folder.join("tftp").join(IMAGE).join("bootstrap.json");
-        if !is_newer(&bootstrap, &[&built, init, &self.rootstream]) {
+        let has_key = fs::read_to_string(&bootstrap).is_ok_and(|record| record.contains(TRUST_KEY));
+        if has_key != signed || !is_newer(&bootstrap, &sources) {
             run(self.command().args(["bootstrap", IMAGE, "--init"]).arg(init))?;
         }
         let nodes = self.command().args(["node", "list"]).output().context("listing the nodes")?;
@@ -98,11 +106,26 @@ impl Site {
         Ok(())
     }
 
+    /// Makes the key that nodes trust, or takes it away; returns it where there is to be one.
+    fn trust(&self, signed: bool) -> Result<Option<PathBuf>> {
+        let keys = self.folder().join("keys");
+        let public = keys.join(TRUST_KEY);
+        if signed && !public.exists() {
+            run(self.command().args(["key", "new"]))?;
+        }
+        for file in [public.clone(), public.with_extension("key")] {
+            if !signed && file.exists() {
+                fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+            }
+        }
+        Ok(signed.then_some(public))
+    }
+
     /// Publishes what was built, unless it is published already, and drops older builds: nobody boots
     /// them here.
-    fn publish(&self, built: &Path) -> Result<()> {
+    fn publish(&self, sources: &[&Path]) -> Result<()> {
         let store = self.folder().join("store").join(IMAGE);
-        if is_newer(&store.join("latest.json"), &[built]) {
+        if is_newer(&store.join("latest.json"), sources) {
             return Ok(());
         }
         if store.exists() {

@@ -14,12 +14,14 @@ use crate::modules::Request;
 use crate::mounts::TmpfsOptions;
 use crate::{image, net};
 
+mod date;
 mod docs;
 mod params;
 mod values;
 
 pub use docs::boot_parameters_md;
 pub use params::{PARAMS, Param};
+pub(crate) use values::check_url;
 
 /// Everything the kernel command line decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +109,8 @@ impl Default for Config {
         Self {
             image: image::Settings {
                 urls: Vec::new(),
+                from_lease: false,
+                overlays: Vec::new(),
                 sha256: None,
                 unsigned: false,
                 not_before: None,
@@ -159,7 +163,9 @@ pub fn parse(line: &str) -> Parsed {
         }
     }
     parsed.config.init_args = words.collect();
-    if parsed.config.image.urls.is_empty() && !parsed.mistakes.iter().any(|m| m.starts_with("rootstream.image=")) {
+    let image = &parsed.config.image;
+    if image.urls.is_empty() && !image.from_lease && !parsed.mistakes.iter().any(|m| m.starts_with("rootstream.image="))
+    {
         parsed.mistakes.push("rootstream.image= is missing: no image to boot".to_owned());
     }
     parsed

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use super::Config;
+use super::date;
 use super::values::{
-    address, break_step, client_id, duration, ip, list, log_level, mac_of_bootif, modules, onfail, sha256, urls,
+    address, break_step, client_id, duration, flag, ip, list, log_level, mac_of_bootif, modules, onfail, overlays,
+    sha256, urls,
 };
 use crate::mounts::TmpfsOptions;
 
@@ -26,26 +28,31 @@ pub struct Param {
 
 /// Names that the design has and this version has not: refused, because a boot without them would
 /// not be what was asked for.
-pub(super) const PLANNED: &[&str] = &[
-    "rootstream.overlay",
-    "rootstream.unsigned",
-    "rootstream.not-before",
-    "rootstream.watchdog",
-    "rootstream.report",
-    "vlan",
-    "bond",
-    "rd.route",
-];
+pub(super) const PLANNED: &[&str] = &["rootstream.watchdog", "rootstream.report", "vlan", "bond", "rd.route"];
 
 /// Every parameter that this version understands.
 pub const PARAMS: &[Param] = &[
     Param {
         name: "rootstream.image",
         group: "Image",
-        value: "URL[,URL…]",
+        value: "URL[,URL…] | dhcp",
         default: "none: an error that says so",
-        meaning: "the image: a plain `.tar`, `.tar.gz` or `.tar.zst` over `http://`. Several URLs are mirrors of the same bytes, tried in turn",
-        set: |config, value| urls(value).map(|urls| config.image.urls = urls),
+        meaning: "the image: a plain `.tar`, `.tar.gz`, `.tar.zst` or `.tar.xz`, or a `.squashfs` or `.erofs` file system, over `http://` or `https://`. Several URLs are mirrors of the same bytes, tried in turn. `dhcp`: the URL that the lease has as root path (option 17), or else as boot file (option 67); only where the initramfs holds a trust key, because anybody can answer DHCP",
+        set: |config, value| {
+            config.image.from_lease = value == "dhcp";
+            if !config.image.from_lease {
+                config.image.urls = urls(value)?;
+            }
+            Ok(())
+        },
+    },
+    Param {
+        name: "rootstream.overlay",
+        group: "Image",
+        value: "[?]URL[,[?]URL…]",
+        default: "none",
+        meaning: "archives that are unpacked over the image, in this order; given several times, they add up. `${mac}` (`52-54-00-ac-10-01`), `${ip}` and `${hostname}` (of the lease), `${uuid}` and `${serial}` (of the firmware), `${arch}` (Debian's name, `amd64`) and `${build}` (of a published image) stand for what this node has, percent-encoded. A `?` before the URL: a node may be without it (404, or a name that stands for nothing here)",
+        set: |config, value| overlays(value).map(|overlays| config.image.overlays.extend(overlays)),
     },
     Param {
         name: "rootstream.sha256",
@@ -54,6 +61,22 @@ pub const PARAMS: &[Param] = &[
         default: "none: complete and well-formed is enough",
         meaning: "the digest of the image file as served; anything else is refused",
         set: |config, value| sha256(value).map(|digest| config.image.sha256 = Some(digest)),
+    },
+    Param {
+        name: "rootstream.unsigned",
+        group: "Image",
+        value: "none | yes | no",
+        default: "no",
+        meaning: "take images and overlays without a signature though the initramfs holds a trust key; said aloud in the log and the record",
+        set: |config, value| flag(value).map(|unsigned| config.image.unsigned = unsigned),
+    },
+    Param {
+        name: "rootstream.not-before",
+        group: "Image",
+        value: "2026-11-22 | 2026-11-22T18:00:00Z | 2026-11-22T19:00:00+01:00",
+        default: "none",
+        meaning: "refuse an image that was published before this date or time (RFC 3339; a date begins at midnight UTC), and one that does not say when",
+        set: |config, value| date::utc(value).map(|utc| config.image.not_before = Some(utc)),
     },
     Param {
         name: "rootstream.stall",

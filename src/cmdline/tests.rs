@@ -48,7 +48,7 @@ fn all_mistakes_are_reported_at_once() {
 fn a_bad_image_url_is_one_mistake_not_two() {
     assert_eq!(parse("rootstream.image=ftp://m/i.tar").mistakes.len(), 1);
     assert!(parse("rootstream.image=/images/i.tar").mistakes[0].contains("is not a URL"));
-    assert!(parse("rootstream.image=dhcp").mistakes[0].contains("trust key"));
+    assert!(parse("rootstream.image=dhcp,http://m/i.tar").mistakes[0].contains("dhcp stands alone"));
     assert!(parse("rootstream.image=http:///i.tar").mistakes[0].contains("names no host"));
 }
 
@@ -60,7 +60,7 @@ fn an_unknown_name_warns_with_the_nearest() {
     assert!(parse("foo.bar=1 panic=10").warnings.is_empty());
 }
 
-// F36, F60
+// F60
 #[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     for name in params::PLANNED {
@@ -89,6 +89,67 @@ fn digests_macs_and_client_ids() {
     assert!(mistake("BOOTIF=01-52-54").contains("not a MAC"));
     assert_eq!(good("rootstream.clientid=ff:00:01").net.client_id, ClientId::Bytes(vec![0xff, 0, 1]));
     assert!(mistake("rootstream.clientid=f").contains("neither mac"));
+}
+
+#[test]
+fn the_lease_can_name_the_image() {
+    let parsed = parse("rootstream.image=dhcp");
+    assert_eq!(parsed.mistakes, Vec::<String>::new());
+    assert!(parsed.config.image.from_lease && parsed.config.image.urls.is_empty());
+    assert!(!parse("rootstream.image=dhcp rootstream.image=http://m/i.tar").config.image.from_lease);
+}
+
+#[test]
+fn overlays_add_up_in_order() {
+    let line = "rootstream.overlay=http://m/a.tar,?http://m/${mac}.tar.gz rootstream.overlay=http://m/$x.tar";
+    let overlays = good(line).image.overlays;
+    let shown: Vec<(String, bool)> = overlays.iter().map(|o| (o.url.to_string(), o.optional)).collect();
+    let overlay = |url: &str, optional| (url.to_owned(), optional);
+    assert_eq!(
+        shown,
+        [overlay("http://m/a.tar", false), overlay("http://m/${mac}.tar.gz", true), overlay("http://m/$x.tar", false)]
+    );
+    for (bad, why) in [
+        ("", "an empty name"),
+        ("http://m/a.tar,", "an empty name"),
+        ("?", "is not a URL"),
+        ("??http://m/a.tar", "fetches http://"),
+        ("/overlays/a.tar", "is not a URL"),
+        ("http://m/${MAC}.tar", "\"MAC\" is none of mac,"),
+        ("http://m/${mac.tar", "not closed"),
+        ("http://m/o/1.json", "is a plain archive"),
+    ] {
+        let message = mistake(&format!("rootstream.overlay={bad}"));
+        assert!(message.contains(why), "{bad}: {message}");
+    }
+}
+
+// The loaders between the menu and the kernel must leave the names alone: quotes of GRUB are gone by now, and the
+// kernel's own group words.
+#[test]
+fn names_in_braces_survive_quoting() {
+    let overlays = |line: &str| good(line).image.overlays[0].url.to_string();
+    assert_eq!(overlays("\"rootstream.overlay=http://m/${ip}.tar\""), "http://m/${ip}.tar");
+    assert_eq!(overlays("rootstream.overlay=\"http://m/${ip}.tar\""), "http://m/${ip}.tar");
+}
+
+#[test]
+fn a_flag_is_there_or_not() {
+    assert!(good("rootstream.unsigned").image.unsigned);
+    assert!(good("rootstream.unsigned=yes").image.unsigned);
+    assert!(!good("rootstream.unsigned=no").image.unsigned);
+    assert!(!good("").image.unsigned);
+    assert!(mistake("rootstream.unsigned=please").contains("alone or yes, or no"));
+}
+
+// F36
+#[test]
+fn the_oldest_build_is_a_time_in_utc() {
+    let not_before = |text: &str| good(&format!("rootstream.not-before={text}")).image.not_before.unwrap();
+    assert_eq!(not_before("2026-11-22"), "2026-11-22T00:00:00Z");
+    assert_eq!(not_before("2026-11-22T23:30:00-01:00"), "2026-11-23T00:30:00Z");
+    assert!(mistake("rootstream.not-before=yesterday").contains("such as 2026-11-22"));
+    assert!(mistake("rootstream.not-before").contains("such as 2026-11-22"));
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{OnFail, Step};
+use crate::facts::Template;
+use crate::image::Overlay;
 use crate::modules::Request;
 use crate::net::{ClientId, parse_mac};
 
@@ -37,21 +39,48 @@ pub(super) fn list(value: &str) -> Result<Vec<String>, String> {
 /// Mirrors of one image.
 pub(super) fn urls(value: &str) -> Result<Vec<String>, String> {
     let urls = list(value)?;
-    for url in &urls {
-        let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
-            return Err(match url.split_once("://") {
-                Some((scheme, _)) => format!("this version fetches http:// and https://, not {scheme}://"),
-                None if url == "dhcp" => {
-                    "an image named by DHCP needs a trust key in the initramfs, and this one has none".to_owned()
-                }
-                None => format!("{url} is not a URL such as http://master/images/compute/1.tar.zst"),
-            });
-        };
-        if rest.starts_with('/') || rest.is_empty() {
-            return Err(format!("{url} names no host"));
-        }
-    }
+    urls.iter().try_for_each(|url| check_url(url))?;
     Ok(urls)
+}
+
+/// Whether this can be fetched.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_url(url: &str) -> Result<(), String> {
+    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+        return Err(match url.split_once("://") {
+            Some((scheme, _)) => format!("this version fetches http:// and https://, not {scheme}://"),
+            None if url == "dhcp" => "dhcp stands alone: the lease names the image then, and has no mirrors".to_owned(),
+            None => format!("{url} is not a URL such as http://master/images/compute/1.tar.zst"),
+        });
+    };
+    if rest.starts_with('/') || rest.is_empty() {
+        return Err(format!("{url} names no host"));
+    }
+    Ok(())
+}
+
+/// Archives for on top of the image, each with what differs from node to node.
+pub(super) fn overlays(value: &str) -> Result<Vec<Overlay>, String> {
+    let overlay = |item: String| {
+        let url = item.strip_prefix('?').unwrap_or(&item);
+        check_url(url)?;
+        if url.ends_with(".json") {
+            return Err(format!("{url} is a manifest; an overlay is a plain archive"));
+        }
+        Ok(Overlay { url: Template::parse(url)?, optional: url.len() < item.len() })
+    };
+    list(value)?.into_iter().map(overlay).collect()
+}
+
+/// A parameter that is there or not; a value says which.
+pub(super) fn flag(value: &str) -> Result<bool, String> {
+    match value {
+        "" | "1" | "yes" | "on" => Ok(true),
+        "0" | "no" | "off" => Ok(false),
+        _ => Err("alone or yes, or no; nothing else".to_owned()),
+    }
 }
 
 /// 64 hex digits.

@@ -38,6 +38,10 @@ pub struct Lease {
     pub mtu: Option<u16>,
     /// NTP servers (option 42).
     pub ntp: Vec<Ipv4Addr>,
+    /// Root path (option 17).
+    pub root_path: Option<String>,
+    /// Boot file (option 67, or the message's own field).
+    pub boot_file: Option<String>,
     /// Lease time; `None` is infinite. In seconds, when serialized.
     #[serde(serialize_with = "in_seconds")]
     pub time: Option<Duration>,
@@ -114,7 +118,12 @@ impl Lease {
         let hostname = name(message, option::HOST_NAME, "host name", &mut notes);
         let mtu = mtu(message, max_mtu, &mut notes);
         let time = time(message, &mut notes);
-        Ok((Self { address, prefix, server, routes, dns, domain, hostname, mtu, ntp, time }, notes))
+        let root_path = message.options.get(&option::ROOT_PATH);
+        let root_path = root_path.and_then(|bytes| path(bytes, "root path", &mut notes));
+        let boot_file = path(&message.file, "boot file", &mut notes);
+        let lease =
+            Self { address, prefix, server, routes, dns, domain, hostname, mtu, ntp, root_path, boot_file, time };
+        Ok((lease, notes))
     }
 }
 
@@ -215,6 +224,16 @@ fn name(message: &Message, code: u8, what: &str, notes: &mut Vec<String>) -> Opt
         return Some(name);
     }
     notes.push(format!("{what} of {} bytes dropped: \"{}\"", name.len(), shown(&name)));
+    None
+}
+
+/// The name of something to boot, without the NULs that some servers end it with: printable and without spaces.
+fn path(bytes: &[u8], what: &str, notes: &mut Vec<String>) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+    if text.is_empty() || text.bytes().all(|b| b.is_ascii_graphic()) {
+        return (!text.is_empty()).then_some(text);
+    }
+    notes.push(format!("{what} of {} bytes dropped: \"{}\"", text.len(), shown(&text)));
     None
 }
 
@@ -370,6 +389,23 @@ mod tests {
             assert_eq!(lease.mtu, taken);
             assert_eq!(notes.is_empty(), taken == Some(given), "{notes:?}");
         }
+    }
+
+    #[test]
+    fn what_to_boot_is_kept_as_text() {
+        let url = "http://m/images/c/latest.json";
+        let mut message = offer().with(option::ROOT_PATH, [url.as_bytes(), b"\0"].concat());
+        message.file = b"pxelinux.0".to_vec();
+        let (lease, notes) = check(&message);
+        assert_eq!((lease.root_path.as_deref(), lease.boot_file.as_deref()), (Some(url), Some("pxelinux.0")));
+        assert!(notes.is_empty(), "{notes:?}");
+        for odd in [&b"http://m/a b"[..], b"http://m/\n", b"http://m/\xff", b"a\0b"] {
+            message.file = odd.to_vec();
+            let (lease, notes) = check(&message.clone().with(option::ROOT_PATH, odd));
+            assert_eq!((lease.root_path, lease.boot_file), (None, None));
+            assert_eq!(notes.len(), 2);
+        }
+        assert_eq!(check(&offer().with(option::ROOT_PATH, [0])).0.root_path, None);
     }
 
     // F16

@@ -85,6 +85,8 @@ mod tests {
             hostname: Some("n1".to_owned()),
             mtu: None,
             ntp: Vec::new(),
+            root_path: None,
+            boot_file: None,
             time: None,
         }
     }

@@ -130,11 +130,6 @@ impl<R: BufRead> Archive<R> {
         }
     }
 
-    /// Whether a header for all members after it was among what was read.
-    pub fn has_global(&self) -> bool {
-        !self.global.is_empty()
-    }
-
     /// The next bytes of the current member's data; empty at its end.
     ///
     /// # Errors
@@ -147,6 +142,11 @@ impl<R: BufRead> Archive<R> {
         ensure!(!bytes.is_empty(), "the archive ends inside a member, {} bytes early", self.body);
         let most = usize::try_from(self.body).unwrap_or(usize::MAX).min(bytes.len());
         Ok(bytes.get(..most).unwrap_or_default())
+    }
+
+    /// Whether a global header said something about all members after it.
+    pub fn has_global(&self) -> bool {
+        !self.global.is_empty()
     }
 
     /// How many bytes of the input were read so far: after [`Archive::next`], where the member's data begins.

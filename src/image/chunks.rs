@@ -4,7 +4,6 @@
 //! lock, compares their digest with the manifest's, and only then decodes them, all at once into a buffer that it
 //! keeps. Memory is two buffers a worker, whatever the image.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -14,15 +13,16 @@ use std::thread;
 use anyhow::{Context as _, ensure};
 use sha2::{Digest as _, Sha256};
 
-use super::Unpack;
 use super::archive::Archive;
 use super::cut::{Cuts, Part, Tail};
+use super::filesystem::Kind;
 use super::manifest::{Chunk, Digest, Manifest, unescape};
 use super::path::Name;
 use super::pipe::{self, Closer, Reader};
 use super::tree::{Rules, Tree};
 use super::unpack::Unpacked;
 use super::whole::Decoder;
+use super::{Unpack, store};
 use crate::failure::Advise as _;
 
 /// Brings one chunk's bytes again when they were damaged on the way.
@@ -91,20 +91,21 @@ pub(super) fn unpack(
 /// A chunk is damaged and cannot be had otherwise, or the file system refuses.
 pub(super) fn store(
     manifest: &Manifest,
+    kind: Kind,
     stream: Reader,
     repair: &dyn Repair,
     root: &Path,
     options: Unpack,
 ) -> anyhow::Result<Unpacked> {
-    let path = root.join(&manifest.file);
-    let file = File::create_new(&path).with_context(|| format!("creating {}", path.display()))?;
+    let file = store::create(root, kind)?;
     let work = Work::new(manifest, stream, repair);
     work.share(options.workers, || {
         work.each(|_, chunk, packed| {
             let todo = "give the node more memory, or make the image smaller";
-            file.write_all_at(packed, chunk.offset).advise(format!("writing {}", path.display()), todo)
+            file.write_all_at(packed, chunk.offset).advise("storing the image", todo)
         })
     })?;
+    store::check(kind, &file)?;
     Ok(Unpacked { bytes: manifest.size, entries: 1, warnings: Vec::new() })
 }
 

@@ -5,12 +5,16 @@ use std::io::{self, BufRead, Read};
 
 use anyhow::Context as _;
 use flate2::bufread::GzDecoder;
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{CONCATENATED, Error as XzError, Stream, TELL_UNSUPPORTED_CHECK};
 
 use super::pipe::{Reader, Writer};
 use crate::failure::{Advise as _, refuse};
 
 /// The largest zstd window: 128 MiB.
 const WINDOW_LOG: u32 = 27;
+/// The most memory for decoding xz; the command's strongest preset needs 65 MiB.
+const XZ_MEMORY: u64 = 128 << 20;
 
 /// What a file's first bytes say that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +22,7 @@ pub(super) enum Format {
     Tar,
     Gzip,
     Zstd,
+    Xz,
 }
 
 impl Format {
@@ -27,6 +32,7 @@ impl Format {
             Self::Tar => "tar",
             Self::Gzip => "tar+gzip",
             Self::Zstd => "tar+zstd",
+            Self::Xz => "tar+xz",
         }
     }
 }
@@ -38,14 +44,13 @@ impl Format {
 pub(super) fn sniff(head: &[u8]) -> anyhow::Result<Format> {
     let unsupported = |name: &str| {
         let what = format!("the file is {name}, which cannot be unpacked");
-        Err(refuse(what, "publish the image as .tar, .tar.gz or .tar.zst"))
+        Err(refuse(what, "publish the image as .tar, .tar.gz, .tar.zst or .tar.xz"))
     };
     match head {
         [0x1f, 0x8b, ..] => Ok(Format::Gzip),
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Format::Zstd),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unsupported("xz"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Ok(Format::Xz),
         [b'B', b'Z', b'h', ..] => unsupported("bzip2"),
-        [b'h', b's', b'q', b's', ..] => unsupported("squashfs"),
         [b'0', b'7', b'0', b'7', b'0', ..] => unsupported("cpio"),
         [] => Err(refuse("the file is empty", "publish the image again")),
         _ if is_tar(head) => Ok(Format::Tar),
@@ -75,6 +80,10 @@ pub(super) fn decode(format: Format, input: Reader, mut output: Writer) -> anyho
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
             decoder.window_log_max(WINDOW_LOG)?;
             copy(decoder, &mut output).map_err(zstd_error)?;
+        }
+        Format::Xz => {
+            let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED | TELL_UNSUPPORTED_CHECK)?;
+            copy(XzDecoder::new_stream(input, stream), &mut output).map_err(xz_error)?;
         }
     }
     output.finish();
@@ -133,4 +142,19 @@ fn zstd_error(error: io::Error) -> anyhow::Error {
         "the file on the server is damaged or has bytes after its end: publish it again"
     };
     Err::<(), _>(error).advise("decoding zstd", todo).err().unwrap_or_else(|| anyhow::anyhow!("decoding zstd"))
+}
+
+fn xz_error(error: io::Error) -> anyhow::Error {
+    let kind = error.get_ref().and_then(|inner| inner.downcast_ref::<XzError>());
+    let (why, todo) = match kind {
+        Some(XzError::MemLimit) => (
+            "it needs more than 128 MiB of memory",
+            "compress the image again with a dictionary of at most 64 MiB (xz -9 or less)",
+        ),
+        Some(XzError::Options | XzError::UnsupportedCheck) => {
+            ("it uses what this decoder does not know", "compress the image again with xz(1) and its usual options")
+        }
+        _ => ("it is damaged", "the file on the server is damaged or has bytes after its end: publish it again"),
+    };
+    Err::<(), _>(error).context(why).advise("decoding xz", todo).err().unwrap_or_else(|| anyhow::anyhow!("decoding xz"))
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use minisign_verify::StreamVerifier;
 use sha2::{Digest as _, Sha256};
 
 use super::http::{Response, Span};
@@ -12,7 +13,8 @@ use super::progress::{Progress, megabytes};
 use super::range::another;
 use super::resume::{Answer, Fit, Verdict, Version, fit, judge};
 use super::retry::Pause;
-use crate::failure::refuse;
+use super::trust;
+use crate::failure::{Advise as _, refuse};
 
 /// Slower than this over the stall time is as good as silent.
 const MINIMUM_RATE: u64 = 1024;
@@ -49,6 +51,8 @@ pub(super) struct Target<'a> {
     pub(super) out: Writer,
     /// Free bytes where the image goes.
     pub(super) room: u64,
+    /// Compares the bytes with a signature.
+    pub(super) verifier: Option<StreamVerifier<'a>>,
 }
 
 impl Mirrors<'_> {
@@ -57,7 +61,7 @@ impl Mirrors<'_> {
     /// # Errors
     /// See [`Stop`].
     pub(super) fn stream(&self, urls: &[String], proof: Proof, target: Target<'_>) -> Result<Fetched, Stop> {
-        let Target { progress, out, room } = target;
+        let Target { progress, out, room, verifier } = target;
         let digest = match proof {
             Proof::Stream => Some(Sha256::new()),
             Proof::Chunks { size } => {
@@ -65,11 +69,26 @@ impl Mirrors<'_> {
                 None
             }
         };
-        let (have, version) = (0, Version::default());
-        let mut fetch =
-            Fetch { mirrors: self, proof, progress, out, room, have, version, origin: None, digest, news: None };
+        let mut fetch = Fetch {
+            mirrors: self,
+            proof,
+            progress,
+            out,
+            room,
+            have: 0,
+            version: Version::default(),
+            origin: None,
+            digest,
+            verifier,
+            news: None,
+        };
         let url = self.go(Ask { urls, only: None, avoid: &[] }, &mut fetch)?;
         fetch.out.finish();
+        if let Some(verifier) = fetch.verifier {
+            let todo = "sign the file again where it is made, and compare the two on each server (minisign -V)";
+            let verified = trust::finish(verifier).advise(format!("{url} is refused"), todo);
+            verified.map_err(Stop::Failed)?;
+        }
         Ok(Fetched { url, bytes: fetch.have, sha256: fetch.digest.map(|digest| digest.finalize().into()) })
     }
 }
@@ -86,6 +105,7 @@ struct Fetch<'a> {
     /// The mirror that `version` came from.
     origin: Option<usize>,
     digest: Option<Sha256>,
+    verifier: Option<StreamVerifier<'a>>,
     /// When the last byte came that was news.
     news: Option<Instant>,
 }
@@ -177,6 +197,9 @@ impl Fetch<'_> {
             }
             if let Some(digest) = &mut self.digest {
                 digest.update(space.get(..count).unwrap_or_default());
+            }
+            if let Some(verifier) = &mut self.verifier {
+                verifier.update(space.get(..count).unwrap_or_default());
             }
             self.out.wrote(count);
             self.have += count as u64;

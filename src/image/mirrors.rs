@@ -226,7 +226,7 @@ impl<'a> Mirrors<'a> {
                 Fault::Hopeless(why) => {
                     self.state().choice.give_up(mirror);
                     if self.pick(ask) == Pick::Nobody {
-                        let todo = "check rootstream.image= and how the server serves the file (curl -v shows it)";
+                        let todo = "check the URL and how the server serves the file (curl -v shows it)";
                         return Err(Stop::Failed(refuse(why, todo).context(format!("fetching {url}"))));
                     }
                     log::warn!("image: {url}: {why}; this mirror is given up");

@@ -1,4 +1,4 @@
-//! The image: fetched, decoded, verified and unpacked in one pass.
+//! The image: fetched, decoded, verified and unpacked in one pass; or, where it is a file system, mounted after it.
 
 mod acl;
 pub mod archive;
@@ -7,6 +7,8 @@ mod chunks;
 mod cut;
 mod decode;
 mod fetch;
+mod filesystem;
+mod from_lease;
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -16,10 +18,13 @@ mod http;
 pub mod manifest;
 mod metadata;
 mod mirrors;
+mod mount;
+mod overlay;
 mod pages;
 mod path;
 mod pax;
 mod pipe;
+mod plan;
 mod preflight;
 mod progress;
 mod published;
@@ -28,8 +33,10 @@ mod resume;
 mod retry;
 mod root;
 mod secure;
+mod signature;
 mod small;
 mod sparse;
+mod store;
 mod stream;
 pub mod tls;
 mod tree;
@@ -38,18 +45,19 @@ mod unpack;
 mod whole;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::failure::{Advise as _, refuse};
-use crate::mounts::Needs;
-use mirrors::Mirrors;
+use crate::facts::NodeFacts;
+pub(crate) use from_lease::located;
+pub(crate) use mount::unmount;
+pub use mount::{IMAGE as MOUNTED_IMAGE, Mounting};
+pub use overlay::Overlay;
+pub use plan::{Installed, Plan, VerifiedRoot, plan};
 pub use preflight::Machine;
-use published::Published;
-use stream::Pass;
 pub use stream::hex;
 
 /// Where the image is and how patient to be with it.
@@ -57,6 +65,10 @@ pub use stream::hex;
 pub struct Settings {
     /// One image's URL on each mirror, in order of preference; all must serve the same bytes.
     pub urls: Vec<String>,
+    /// `rootstream.image=dhcp`: the lease names the image, and `urls` is filled from it.
+    pub from_lease: bool,
+    /// `rootstream.overlay=`: what goes on top of the image, in order.
+    pub overlays: Vec<Overlay>,
     /// `rootstream.sha256=`: the digest of the file that `urls` name, as served.
     pub sha256: Option<[u8; 32]>,
     /// `rootstream.unsigned`: take an image without a signature though there are trusted keys.
@@ -97,16 +109,20 @@ pub struct Sources<'a> {
     pub anchors: &'a Anchors,
     /// Finds the servers' addresses.
     pub resolver: &'a Arc<dyn Resolve>,
+    /// What the names in overlays' URLs stand for.
+    pub node: &'a NodeFacts,
 }
 
 /// What unpacking may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unpack {
+pub struct Unpack<'a> {
     /// Set owners, device nodes and trusted xattrs; without it what an unprivileged user cannot
     /// do is skipped and counted.
     pub owners: bool,
     /// How many threads unpack a published image; each takes a few MiB of memory.
     pub workers: usize,
+    /// How to mount an image that is a file system; without it the image stays a file.
+    pub mount: Option<Mounting<'a>>,
 }
 
 /// Turns a host name into addresses (stage 1 has no libc resolver to lean on).
@@ -119,7 +135,7 @@ pub trait Resolve: Send + Sync + std::fmt::Debug {
 }
 
 /// How far the image was verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
     /// Complete and well-formed, nothing more.
@@ -168,26 +184,6 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
-/// A root file system that passed every check that applies. Only [`Plan::install`] makes one, and only
-/// one of these can be switched to.
-#[derive(Debug)]
-pub struct VerifiedRoot {
-    path: PathBuf,
-    facts: Facts,
-}
-
-impl VerifiedRoot {
-    /// Where the root is mounted.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What was learnt about the image on the way.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-}
-
 /// What a transfer cost, whether it succeeded or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -195,77 +191,4 @@ pub struct Tally {
     pub bytes: u64,
     /// How often a request was made again or the transfer begun again.
     pub retries: u32,
-}
-
-/// An image about to be installed. Of a published one everything but its bytes is known, and was verified.
-pub struct Plan<'a> {
-    sources: Sources<'a>,
-    mirrors: Mirrors<'a>,
-    published: Option<Published>,
-}
-
-/// Finds out what is to be installed: a published image's manifest is fetched, verified and compared with the
-/// machine. Nothing is known of a plain image. `tally` is filled in either way.
-///
-/// # Errors
-/// The manifest cannot be fetched within `rootstream.retry=`, is not signed or otherwise not to be trusted, or the
-/// image is for another machine.
-pub fn plan<'a>(sources: Sources<'a>, machine: &Machine, tally: &mut Tally) -> anyhow::Result<Plan<'a>> {
-    let mirrors = Mirrors::new(sources)?;
-    let published = Published::find(sources, machine, &mirrors);
-    *tally = mirrors.tally();
-    Ok(Plan { sources, mirrors, published: published? })
-}
-
-impl Plan<'_> {
-    /// What the image needs of the file system that it is unpacked into, as far as it is known.
-    pub fn needs(&self) -> Needs {
-        self.published.as_ref().map(Published::needs).unwrap_or_default()
-    }
-
-    /// Streams the image into `root`, an empty directory, and verifies it; `tally` is filled in either way.
-    ///
-    /// # Errors
-    /// The image does not fit, cannot be fetched within `rootstream.retry=`, is damaged, incomplete, not an image, or
-    /// not the one that was asked for. `root` then holds rubbish.
-    pub fn install(&self, unpack: Unpack, root: &Path, tally: &mut Tally) -> anyhow::Result<VerifiedRoot> {
-        let installed = match &self.published {
-            Some(published) => published.install(&self.mirrors, unpack, root),
-            None => passes(self.sources, unpack, root, &self.mirrors),
-        };
-        *tally = self.mirrors.tally();
-        Ok(VerifiedRoot { path: root.to_owned(), facts: installed? })
-    }
-}
-
-/// As many passes over a plain image as it takes.
-fn passes(sources: Sources<'_>, unpack: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Facts> {
-    loop {
-        let start = Instant::now();
-        match stream::pass(sources, unpack, root, mirrors)? {
-            Pass::Complete(facts) => return Ok(facts),
-            Pass::Restart(why) => {
-                // What was fetched so far was in vain.
-                if !mirrors.begin_again(start.elapsed()) {
-                    let todo = "serve each build under a name of its own, so that it never changes";
-                    return Err(refuse(why, todo).context("the image changed too often while it was fetched"));
-                }
-                log::warn!("image: {why}; starting again in an empty tree");
-                empty(root).advise(format!("emptying {}", root.display()), "check that file system")?;
-            }
-        }
-    }
-}
-
-/// Removes what a directory holds.
-fn empty(root: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(root)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }

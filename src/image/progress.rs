@@ -29,6 +29,11 @@ impl Progress {
         self.total.store(bytes, Ordering::Relaxed);
     }
 
+    /// The length of the file, 0 while it is not known.
+    pub(super) fn known_total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// What is being waited for, or nothing.
     pub(super) fn note(&self, note: Option<String>) {
         *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;

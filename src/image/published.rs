@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::chunks::{self, Repair};
 use super::fetch::{Proof, Target};
+use super::filesystem::Kind;
 use super::halt::Halt;
 use super::manifest::{Chunk, Digest, LIMIT, Latest, Manifest, Media};
 use super::mirrors::{Mirrors, Stop};
@@ -15,9 +16,10 @@ use super::pipe;
 use super::preflight::{self, Machine};
 use super::progress::{Progress, megabytes};
 use super::range::Piece;
+use super::signature::{Asked, WAIVED};
 use super::small::{Found, Need, Small};
 use super::trust::{SIGNATURE_LIMIT, SIGNATURE_SUFFIX, SignatureFile};
-use super::{Build, Facts, Sources, Trust, Unpack};
+use super::{Build, Facts, Sources, Trust, Unpack, mount};
 use crate::failure::{Advise as _, refuse};
 use crate::mounts::Needs;
 
@@ -36,6 +38,8 @@ pub(super) struct Published {
     pub(super) manifest: Manifest,
     build: Build,
     trust: Trust,
+    /// Whether `rootstream.unsigned` took the place of a signature.
+    waived: bool,
     /// The file's URL on each mirror.
     urls: Vec<String>,
 }
@@ -46,7 +50,7 @@ pub(super) fn is_manifest(url: &str) -> bool {
 }
 
 /// A URL without query and fragment.
-fn path(url: &str) -> &str {
+pub(super) fn path(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
 }
 
@@ -137,9 +141,7 @@ impl Published {
             ensure!(is == asked, "its sha256 is {is}, not {asked} as rootstream.sha256= says");
             trust = Trust::Digest;
         }
-        if !anchors.keys.is_empty() && settings.unsigned {
-            log::warn!("image: taken without a look at its signature, because of rootstream.unsigned");
-        } else if !anchors.keys.is_empty() {
+        if Asked::of(sources) == Asked::Signature {
             let name = file_name(&manifest_url);
             let signature = match get(&format!("{name}{SIGNATURE_SUFFIX}"), SIGNATURE_LIMIT, Need::May)? {
                 Found::Here(small) => SignatureFile::parse(&small.bytes)?,
@@ -171,7 +173,7 @@ impl Published {
             manifest: manifest_url,
         };
         let urls = on_each(sources, &manifest.file);
-        Ok(Self { manifest, build, trust, urls })
+        Ok(Self { manifest, build, trust, waived: Asked::of(sources) == Asked::Waived, urls })
     }
 
     fn say(&self) {
@@ -202,18 +204,21 @@ impl Published {
     /// See [`super::Plan::install`].
     pub(super) fn install(&self, mirrors: &Mirrors<'_>, unpack: Unpack, root: &Path) -> anyhow::Result<Facts> {
         let manifest = &self.manifest;
+        if let (Some(kind), Some(_)) = (Kind::of(manifest.media), unpack.mount) {
+            mount::prepare(kind, manifest.size, root)?;
+        }
         preflight::check_room(manifest, self.needs(), root)?;
         let (out, stream) = pipe::pipe(BLOCKS);
         let (progress, halt) = (Progress::default(), Halt::default());
         let again = Again { mirrors, published: self, halt: &halt };
         let (fetched, unpacked) = thread::scope(|scope| {
             scope.spawn(|| progress.show());
-            let target = Target { progress: &progress, out, room: u64::MAX };
+            let target = Target { progress: &progress, out, room: u64::MAX, verifier: None };
             let proof = Proof::Chunks { size: manifest.size };
             let fetching = scope.spawn(move || mirrors.stream(&self.urls, proof, target));
-            let unpacked = match manifest.media {
-                Media::TarZstd | Media::TarGzip => chunks::unpack(manifest, stream, &again, root, unpack),
-                Media::Squashfs | Media::Erofs => chunks::store(manifest, stream, &again, root, unpack),
+            let unpacked = match Kind::of(manifest.media) {
+                None => chunks::unpack(manifest, stream, &again, root, unpack),
+                Some(kind) => chunks::store(manifest, kind, stream, &again, root, unpack),
             };
             let panicked = |_| Err(Stop::Failed(anyhow::anyhow!("the fetching thread panicked")));
             let fetched = fetching.join().unwrap_or_else(panicked);
@@ -227,7 +232,10 @@ impl Published {
             (Err(Stop::Gone), Err(_)) => None,
             (Err(stop), _) => return Err(stop.into_error()).with_context(installing),
         };
-        let unpacked = unpacked.with_context(installing)?;
+        let mut unpacked = unpacked.with_context(installing)?;
+        if self.waived {
+            unpacked.warnings.push(WAIVED.to_owned());
+        }
         let url = fetched.context("the transfer ended without a reason").with_context(installing)?.url;
         for warning in &unpacked.warnings {
             log::warn!("image: {warning}");
@@ -249,7 +257,8 @@ impl Published {
     }
 }
 
-fn file_name(url: &str) -> &str {
+/// The last component of a URL's path.
+pub(super) fn file_name(url: &str) -> &str {
     path(url).rsplit_once('/').map_or(url, |(_, name)| name)
 }
 

@@ -39,7 +39,24 @@ pub(super) enum Need {
     May,
 }
 
+/// Whether there is a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// There is.
+    Here,
+    /// The servers say that there is none.
+    Missing,
+}
+
 impl Mirrors<'_> {
+    /// Asks whether there is a file. Passing faults are tried again as long as `rootstream.retry=` allows.
+    ///
+    /// # Errors
+    /// That cannot be found out.
+    pub(super) fn presence(&self, urls: &[String]) -> anyhow::Result<Presence> {
+        self.go(Ask { urls, only: None, avoid: &[] }, &mut Question(self)).map_err(super::mirrors::Stop::into_error)
+    }
+
     /// Fetches a file of at most `limit` bytes. `urls` are its names on each mirror; with `only`, that mirror alone is
     /// asked. Passing faults are tried again as long as `rootstream.retry=` allows.
     ///
@@ -58,6 +75,35 @@ struct Request<'a> {
     limit: u64,
     need: Need,
     untried: Vec<usize>,
+}
+
+/// Whether there is a file, whatever is in it.
+struct Question<'a>(&'a Mirrors<'a>);
+
+impl Work for Question<'_> {
+    type Done = Presence;
+
+    fn attempt(&mut self, _: usize, url: &str) -> Result<Presence, Fault> {
+        match self.0.client.get(url, None) {
+            Ok(_) => Ok(Presence::Here),
+            // What else a server may refuse, such as 403, does not say that there is nothing.
+            Err(Refusal::Status(StatusCode::NOT_FOUND | StatusCode::GONE)) => Ok(Presence::Missing),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    fn have(&self) -> u64 {
+        0
+    }
+
+    fn news(&self) -> Option<Instant> {
+        None
+    }
+
+    fn wait(&mut self, time: Duration, _: &str) -> Result<(), Gone> {
+        thread::sleep(time);
+        Ok(())
+    }
 }
 
 impl Work for Request<'_> {

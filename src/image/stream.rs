@@ -1,5 +1,6 @@
-//! One pass: fetching, decoding and unpacking, each in a thread of its own, joined by pipes of a
-//! few blocks. What crosses them is bytes; what went wrong comes back when the threads end.
+//! One pass over a plain image: fetching, decoding and unpacking, each in a thread of its own, joined by pipes of a
+//! few blocks. What crosses them is bytes; what went wrong comes back when the threads end. A file system is not
+//! decoded but stored.
 
 use std::io::BufRead as _;
 use std::path::Path;
@@ -8,82 +9,123 @@ use std::thread;
 use anyhow::Context as _;
 use nix::sys::statvfs::statvfs;
 
-use super::decode::{self, Format};
+use super::decode;
 use super::fetch::{Proof, Target};
+use super::filesystem::Kind;
 use super::mirrors::{Mirrors, Stop};
-use super::pipe::{self, Reader, Writer};
+use super::pipe::{self, Reader};
 use super::progress::{Progress, megabytes};
-use super::unpack;
-use super::{Facts, Sources, Trust, Unpack};
+use super::signature::{self, Asked, WAIVED};
+use super::tree::Rules;
+use super::unpack::{self, Unpacked};
+use super::{Facts, Sources, Trust, Unpack, mount, store};
 use crate::failure::refuse;
+use crate::mounts;
 
 /// Blocks in each of the two pipes.
 const BLOCKS: usize = 6;
 
 /// How a pass ended, if not in an error.
 pub(super) enum Pass {
-    /// Complete and verified.
-    Complete(Facts),
+    /// Complete and verified; which file system it is, if it is one.
+    Complete(Box<Facts>, Option<Kind>),
     /// The image is no longer what it was when the pass began.
     Restart(&'static str),
 }
 
-/// Streams the image into `root` once.
+/// What a plain archive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layer {
+    /// The image, for an empty tree.
+    Image,
+    /// Goes on top of one.
+    Overlay,
+}
+
+impl Layer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Overlay => "overlay",
+        }
+    }
+
+    fn rules(self) -> Rules<'static> {
+        match self {
+            Self::Image => Rules::Plain,
+            Self::Overlay => Rules::Over,
+        }
+    }
+}
+
+/// Streams a plain archive into `root` once. Its signature, where one is asked for, comes before its first byte, and the
+/// verdict before the pass is complete.
 ///
 /// # Errors
-/// See [`super::install`].
-pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, mirrors: &Mirrors<'_>) -> anyhow::Result<Pass> {
-    let settings = sources.settings;
+/// See [`super::Plan::install`].
+pub(super) fn pass(
+    sources: Sources<'_>,
+    layer: Layer,
+    options: Unpack,
+    root: &Path,
+    mirrors: &Mirrors<'_>,
+) -> anyhow::Result<Pass> {
+    let Sources { settings, anchors, .. } = sources;
+    let name = layer.name();
+    let urls = settings.urls.join(" ");
+    let installing = || format!("installing the {name} {urls}");
+    let asked = Asked::of(sources);
+    let signature = match asked {
+        Asked::Signature => Some(signature::find(sources, mirrors).with_context(installing)?),
+        Asked::Waived | Asked::Nothing => None,
+    };
+    let verifier = signature.as_ref().map(|signature| anchors.keys.begin(signature)).transpose()?;
     let (to_decoder, from_server) = pipe::pipe(BLOCKS);
-    let (to_unpacker, from_decoder) = pipe::pipe(BLOCKS);
     let progress = Progress::default();
-    let room = free_bytes(root).with_context(|| format!("asking how much room {} has", root.display()))?;
-    let (fetched, decoded, unpacked) = thread::scope(|scope| {
+    let room = Room::of(root, options.mount.is_some())
+        .with_context(|| format!("asking how much room {} has", root.display()))?;
+    let (fetched, received) = thread::scope(|scope| {
         scope.spawn(|| progress.show());
-        let target = Target { progress: &progress, out: to_decoder, room };
+        let target = Target { progress: &progress, out: to_decoder, room: room.file, verifier };
         let fetching = scope.spawn(|| mirrors.stream(&settings.urls, Proof::Stream, target));
-        let decoding = scope.spawn(|| decode(from_server, to_unpacker));
-        let unpacked = unpack::unpack(from_decoder, root, options);
-        let decoded = decoding.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the decoder panicked")));
+        let received = receive(from_server, layer, options, root, || room.check_archive(progress.known_total()));
         let fetched =
             fetching.join().unwrap_or_else(|_| Err(Stop::Failed(anyhow::anyhow!("the fetching thread panicked"))));
         progress.end();
-        (fetched, decoded, unpacked)
+        (fetched, received)
     });
-    let urls = settings.urls.join(" ");
-    let installing = || format!("installing the image {urls}");
     let fetched = match fetched {
         Ok(fetched) => Some(fetched),
         Err(Stop::Restart(why)) => return Ok(Pass::Restart(why)),
         Err(Stop::Failed(error)) => return Err(error).with_context(installing),
         Err(Stop::Gone) => None,
     };
-    // Of several errors, the one that does not merely say that a neighbour stopped is the reason.
-    let (format, unpacked) = match (decoded, unpacked) {
-        (Err(error), _) if !pipe::is_consequence(&error) => return Err(error).with_context(installing),
-        (_, Err(error)) | (Err(error), _) => return Err(error).with_context(installing),
-        (Ok(format), Ok(unpacked)) => (format, unpacked),
-    };
+    let Received { media, kind, mut unpacked } = received.with_context(installing)?;
     let fetched = fetched.context("the transfer ended without a reason").with_context(installing)?;
     let digest = fetched.sha256.context("the stream was not digested").with_context(installing)?;
     let sha256 = hex(&digest);
     let trust = match settings.sha256 {
-        None => Trust::None,
-        Some(wanted) if wanted == digest => Trust::Digest,
-        Some(wanted) => {
+        // Whether the signature is of these bytes was the last that the fetching thread found out.
+        Some(wanted) if wanted != digest => {
             let what = format!("the image's sha256 is {sha256}, not {}", hex(&wanted));
             let todo = "correct rootstream.sha256=, or publish the image that it belongs to";
             return Err(refuse(what, todo)).with_context(installing);
         }
+        _ if signature.is_some() => Trust::Signed,
+        Some(_) => Trust::Digest,
+        None => Trust::None,
     };
+    if asked == Asked::Waived {
+        unpacked.warnings.push(WAIVED.to_owned());
+    }
     for warning in &unpacked.warnings {
-        log::warn!("image: {warning}");
+        log::warn!("{name}: {warning}");
     }
     let (bytes, written) = (megabytes(fetched.bytes), megabytes(unpacked.bytes));
-    log::info!("image: {bytes} MB fetched, {written} MB in {} entries unpacked, sha256 {sha256}", unpacked.entries);
-    Ok(Pass::Complete(Facts {
+    log::info!("{name}: {bytes} MB fetched, {written} MB in {} entries unpacked, sha256 {sha256}", unpacked.entries);
+    let facts = Facts {
         url: fetched.url,
-        media: format.media(),
+        media,
         bytes: fetched.bytes,
         unpacked: unpacked.bytes,
         entries: unpacked.entries,
@@ -92,14 +134,77 @@ pub(super) fn pass(sources: Sources<'_>, options: Unpack, root: &Path, mirrors: 
         trust,
         retries: mirrors.tally().retries,
         warnings: unpacked.warnings,
-    }))
+    };
+    Ok(Pass::Complete(Box::new(facts), kind))
 }
 
-fn decode(mut input: Reader, output: Writer) -> anyhow::Result<Format> {
-    // The fetching thread fills its blocks, so the first one holds all that the magic needs.
-    let format = decode::sniff(input.fill_buf()?)?;
-    decode::decode(format, input, output)?;
-    Ok(format)
+/// What came out of the file as served.
+struct Received {
+    media: &'static str,
+    kind: Option<Kind>,
+    unpacked: Unpacked,
+}
+
+/// Unpacks or stores what comes, whatever its first bytes say that it is; `check_archive` has a say about archives.
+fn receive(
+    mut input: Reader,
+    layer: Layer,
+    options: Unpack,
+    root: &Path,
+    check_archive: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Received> {
+    // The fetching thread fills its blocks, so the first one holds all that the magic and a superblock need.
+    let head = input.fill_buf()?;
+    if layer == Layer::Image
+        && let Some(kind) = Kind::sniff(head)
+    {
+        if options.mount.is_some() {
+            mount::prepare(kind, kind.length(head)?, root)?;
+        }
+        let bytes = store::store(kind, input, root)?;
+        let unpacked = Unpacked { bytes, entries: 1, warnings: Vec::new() };
+        return Ok(Received { media: kind.name(), kind: Some(kind), unpacked });
+    }
+    let format = decode::sniff(head)?;
+    check_archive()?;
+    let (to_unpacker, from_decoder) = pipe::pipe(BLOCKS);
+    let (decoded, unpacked) = thread::scope(|scope| {
+        let decoding = scope.spawn(|| decode::decode(format, input, to_unpacker));
+        let unpacked = unpack::unpack(from_decoder, root, options, layer.rules());
+        (decoding.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the decoder panicked"))), unpacked)
+    });
+    // Of several errors, the one that does not merely say that a neighbour stopped is the reason.
+    match (decoded, unpacked) {
+        (Err(error), _) if !pipe::is_consequence(&error) => Err(error),
+        (_, Err(error)) | (Err(error), _) => Err(error),
+        (Ok(()), Ok(unpacked)) => Ok(Received { media: format.media(), kind: None, unpacked }),
+    }
+}
+
+/// Bytes that an image may have.
+struct Room {
+    /// As a file. A tmpfs can grow for it to what the memory holds.
+    file: u64,
+    /// Unpacked.
+    tree: u64,
+}
+
+impl Room {
+    fn of(root: &Path, mount: bool) -> anyhow::Result<Self> {
+        let tree = free_bytes(root)?;
+        Ok(Self { file: if mount { tree.max(mounts::room_in_memory()?) } else { tree }, tree })
+    }
+
+    /// An archive that is larger packed than the room for it unpacked is not worth downloading.
+    fn check_archive(&self, total: u64) -> anyhow::Result<()> {
+        if total <= self.tree {
+            return Ok(());
+        }
+        let (total, room) = (megabytes(total), megabytes(self.tree));
+        let what = format!("it is {total} MB, but only {room} MB are free where it goes");
+        let todo = "give the node more memory (or rootstream.tmpfs=size=), or make the image smaller";
+        Err(refuse(what, todo))
+    }
 }
 
 /// What an unprivileged user can still write there. A file system without a size, such as ramfs, has room

@@ -30,6 +30,9 @@ pub(super) enum Rules<'a> {
     /// Nothing: members come in the archive's order, the last of a name wins, links on the way are
     /// followed inside the root.
     Plain,
+    /// As [`Rules::Plain`], over a tree that is there: a link to a directory stays where the archive has a directory, or
+    /// one that lists `lib/` would take /lib away from a system that has it in /usr.
+    Over,
     /// The canon of published images, which is enforced: every name once, every directory a member,
     /// nothing below a link. So members may come in any order, and from several threads; files may come in
     /// parts, which meet here.
@@ -85,7 +88,7 @@ impl<'a> Tree<'a> {
     /// It cannot be opened.
     pub(super) fn open(root: &Path, options: Unpack, rules: Rules<'a>) -> anyhow::Result<Self> {
         let opened = match rules {
-            Rules::Plain => Root::open(root),
+            Rules::Plain | Rules::Over => Root::open(root),
             Rules::Canon(_) => Root::open_canonical(root),
         };
         Ok(Self {
@@ -180,6 +183,8 @@ impl<'a> Tree<'a> {
             match mkdirat(&*parent, last, private) {
                 Ok(()) => {}
                 Err(Errno::EEXIST) if look(&parent, last).is_ok_and(|stat| is_directory(&stat)) => {}
+                // What it leads to is not what the archive means to change, so it keeps its metadata.
+                Err(Errno::EEXIST) if self.keeps_links() && self.root.directory(name.bytes()).is_ok() => return Ok(()),
                 Err(Errno::EEXIST) => self.place(&name, &parent, |parent, last| mkdirat(parent, last, private))?,
                 Err(errno) => return Err(self.failed("making the directory", &name, 0, errno)),
             }
@@ -370,6 +375,10 @@ impl<'a> Tree<'a> {
 
     fn is_canonical(&self) -> bool {
         matches!(self.rules, Rules::Canon(_))
+    }
+
+    fn keeps_links(&self) -> bool {
+        matches!(self.rules, Rules::Over)
     }
 
     /// What this thread did.

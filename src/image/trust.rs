@@ -120,6 +120,11 @@ pub fn finish(mut verifier: StreamVerifier<'_>) -> anyhow::Result<()> {
 pub struct SignatureFile(Signature);
 
 impl SignatureFile {
+    /// The name of the file that was signed, as minisign notes it in the trusted comment.
+    pub fn file_name(&self) -> Option<&str> {
+        self.0.trusted_comment().split('\t').find_map(|field| field.strip_prefix("file:"))
+    }
+
     /// Reads the text of a `.minisig` file.
     ///
     /// # Errors
@@ -158,6 +163,7 @@ y/rUw2y8/hOUYjZU71eHp/Wo1KZ40fGy2VJEDl34XMJM+TX48Ss/17u3IvIfbVR1FkZZSNCisQbuQY+b
             Ok(signature) => format!("{:#}", keys().verify(bytes, &signature).unwrap_err()),
             Err(error) => format!("{error:#}"),
         };
+        assert_eq!(signature.file_name(), Some("test"));
         assert!(why(b"tesu", SIGNATURE).contains("not of these bytes"));
         assert!(why(b"test", &SIGNATURE.replace("1556193335", "1556193336")).contains("not of these bytes"));
         assert!(why(b"test", &SIGNATURE.replace("RUQf6L", "RUQf6M")).contains("not made with any of the 1"));

@@ -22,8 +22,8 @@ pub(super) struct Unpacked {
 ///
 /// # Errors
 /// The archive is damaged or refused, or the file system does.
-pub(super) fn unpack(input: impl BufRead, root: &Path, options: Unpack) -> anyhow::Result<Unpacked> {
-    let mut tree = Tree::open(root, options, Rules::Plain)?;
+pub(super) fn unpack(input: impl BufRead, root: &Path, options: Unpack, rules: Rules<'_>) -> anyhow::Result<Unpacked> {
+    let mut tree = Tree::open(root, options, rules)?;
     let mut archive = Archive::new(input);
     while let Some(member) = archive.next()? {
         tree.add(member, &mut archive, None)?;

@@ -10,11 +10,12 @@ use anyhow::{Context, Result};
 use crate::boot;
 use crate::checks::Checks;
 use crate::cmdline::{self, Config};
+use crate::facts::{Fact, NodeFacts, debian_arch};
 use crate::failure::{Advise, Failure, refuse};
 use crate::handover;
 use crate::image::tls::Certificates;
 use crate::image::trust::Keys;
-use crate::image::{Anchors, Machine, Resolve, Sources, Unpack};
+use crate::image::{self, Anchors, Installed, Machine, Resolve, Sources, Unpack};
 use crate::log::StderrLog;
 use crate::net::{self, Network};
 use crate::report::Record;
@@ -98,27 +99,40 @@ fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {
     check_folder(&options.root, options.force).or_exit(USAGE)?;
     privileges::check(options).or_exit(NOT_PERMITTED)?;
     let network = if options.net { Some(start_network(options, &config, record)?) } else { None };
-    let rehearsed = image(options, &config, network.as_ref(), record);
+    let rehearsed = install(options, &config, network.as_ref(), record);
     let left = network.map_or(Ok(()), |network| network.leave().context("leaving the ports as they were found"));
     rehearsed?;
     left.or_exit(REFUSED)
 }
 
-fn image(options: &Options, config: &Config, network: Option<&Network>, record: &mut Record) -> Result<(), Stop> {
+fn install(options: &Options, config: &Config, network: Option<&Network>, record: &mut Record) -> Result<(), Stop> {
     let resolver: Arc<dyn Resolve> = network.map_or_else(|| Arc::new(HostNames) as _, Network::resolver);
-    let unpack = Unpack { owners: !options.no_owners, workers: options.workers.unwrap_or_else(boot::workers) };
+    let workers = options.workers.unwrap_or_else(boot::workers);
+    let unpack = Unpack { owners: !options.no_owners, workers, mount: None };
     let anchors = Anchors {
         keys: Keys::read(&options.keys).or_exit(USAGE)?,
         certificates: Certificates::read(&options.ca).or_exit(USAGE)?,
     };
-    let sources = Sources { settings: &config.image, anchors: &anchors, resolver: &resolver };
+    let settings = image::located(&config.image, &anchors, network.map(|network| &network.lease)).or_exit(REFUSED)?;
+    let node = node_facts(options, network);
+    let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node };
     let machine = Machine { release: options.kernel.clone(), arch: options.arch.clone() };
-    let root = record
+    let installed = record
         .step("image", |record| {
             let plan = boot::plan(sources, &machine, record)?;
             boot::install(&plan, unpack, &options.root, record)
         })
         .or_exit(REFUSED)?;
+    let root = match installed {
+        Installed::Root(root) => root,
+        Installed::File(facts) => {
+            let media = facts.media;
+            record.warn(format!(
+                "the image is a {media} file, verified and stored; what is in it is not checked without mounting it"
+            ));
+            return Ok(());
+        }
+    };
     let image_arch = handover::check_init(root.path(), &config.init, &root.facts().url).or_exit(NO_INIT)?;
     handover::check_mount_points(root.path(), &root.facts().url).or_exit(REFUSED)?;
     record.checks = Checks::compare(root.path(), image_arch, options.kernel.as_deref(), options.arch.as_deref());
@@ -133,6 +147,21 @@ fn image(options: &Options, config: &Config, network: Option<&Network>, record: 
             "make image and bootstrap anew so that both have one kernel and one architecture",
         )
         .or_exit(REFUSED)
+}
+
+/// What is known of the node that this is a rehearsal of. This machine is another one, so it is not asked.
+fn node_facts(options: &Options, network: Option<&Network>) -> NodeFacts {
+    let mut node = NodeFacts::default();
+    if let Some(arch) = &options.arch {
+        node.set(Fact::Arch, debian_arch(arch));
+    }
+    if let Some(network) = network {
+        node = node.with_network(network.mac, &network.lease);
+    }
+    for (fact, text) in &options.facts {
+        node.set(*fact, text);
+    }
+    node
 }
 
 fn start_network(options: &Options, config: &Config, record: &mut Record) -> Result<Network, Stop> {

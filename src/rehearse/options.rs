@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use lexopt::prelude::*;
+
+use crate::facts::{Fact, NodeFacts};
 
 pub(super) const USAGE: &str =
     "usage: init rehearse --root DIR --cmdline 'rootstream.image=URL …' [--net] [--json] [--help]";
@@ -24,6 +26,8 @@ usage: init rehearse --root DIR --cmdline 'PARAMETERS' [OPTIONS]
   --arch ARCH      refuse an image for another architecture than this (x86_64, aarch64, …)
   --key FILE       a public key that the initramfs would hold; may be given several times
   --ca FILE        certificates (PEM) that the initramfs would know https:// servers by; may be given several times
+  --fact NAME=TEXT what ${NAME} in rootstream.overlay= stands for on that node: mac, uuid, serial, hostname, ip, arch;
+                   with --net the lease says mac, ip and hostname, and --arch says arch
   --workers N      threads that unpack a published image, instead of one for each processor
   --json           the record as one JSON object
   --help           this text
@@ -48,6 +52,7 @@ pub(super) struct Options {
     pub(super) arch: Option<String>,
     pub(super) keys: Vec<PathBuf>,
     pub(super) ca: Vec<PathBuf>,
+    pub(super) facts: Vec<(Fact, String)>,
     pub(super) workers: Option<usize>,
     pub(super) json: bool,
 }
@@ -71,6 +76,7 @@ impl Options {
                 Long("arch") => options.arch = Some(parser.value()?.string()?),
                 Long("key") => options.keys.push(PathBuf::from(parser.value()?)),
                 Long("ca") => options.ca.push(PathBuf::from(parser.value()?)),
+                Long("fact") => options.facts.push(fact(&parser.value()?.string()?)?),
                 Long("workers") => {
                     let count: usize = parser.value()?.parse()?;
                     ensure!((1..=64).contains(&count), "--workers takes 1 to 64");
@@ -84,6 +90,19 @@ impl Options {
         let (Some(root), Some(cmdline)) = (root, cmdline) else { bail!("--root and --cmdline are both needed") };
         Ok(Some(Self { root, cmdline, ..options }))
     }
+}
+
+/// `NAME=TEXT`, with a text that a node could have there.
+fn fact(text: &str) -> Result<(Fact, String)> {
+    let Some((name, text)) = text.split_once('=') else { bail!("--fact {text}: write NAME=TEXT") };
+    let fact = Fact::named(name).map_err(|why| anyhow!("--fact {name}: {why}"))?;
+    if fact == Fact::Build {
+        bail!("--fact build: the image's manifest says that");
+    }
+    if !NodeFacts::default().set(fact, text) {
+        bail!("--fact {name}={text}: no machine is told from others by that");
+    }
+    Ok((fact, text.to_owned()))
 }
 
 #[cfg(test)]
@@ -103,6 +122,10 @@ mod tests {
         assert_eq!(options.kernel.as_deref(), Some("6.1"));
         assert_eq!(options.keys, [PathBuf::from("k")]);
         assert!(options.net && !options.json && !options.force);
+        let words = ["--root", "/x", "--cmdline=a", "--fact", "serial=a=b", "--fact", "mac=52:54:00:AC:10:01"];
+        let facts = parse(&words).unwrap().unwrap().facts;
+        assert_eq!(facts[0], (Fact::Serial, "a=b".to_owned()));
+        assert_eq!(facts[1].0, Fact::Mac);
     }
 
     #[test]
@@ -111,6 +134,10 @@ mod tests {
         assert!(message(&["--root", "/x"]).contains("both needed"));
         assert!(message(&["--workers", "0"]).contains("1 to 64"));
         assert!(message(&["--rot", "/x"]).contains("--rot"));
+        assert!(message(&["--fact", "serial"]).contains("NAME=TEXT"));
+        assert!(message(&["--fact", "seriel=1"]).contains("\"seriel\" is none of mac, uuid, serial"));
+        assert!(message(&["--fact", "serial=.."]).contains("no machine"));
+        assert!(message(&["--fact", "build=1"]).contains("manifest"));
         assert_eq!(parse(&["--help"]).unwrap(), None);
     }
 }

@@ -18,6 +18,11 @@ pub(super) fn of(record: &Record) -> String {
         let _ = writeln!(text, "{:<10} {}: {} bytes, {}", "image", image.url, image.bytes, image.media);
         let _ = writeln!(text, "{:<10} {} entries, {} bytes of files", "unpacked", image.entries, image.unpacked);
         let _ = writeln!(text, "{:<10} {}", "sha256", image.sha256);
+        for overlay in &record.overlays {
+            let trust = serde_json::to_value(overlay.trust).unwrap_or_default();
+            let (url, trust) = (&overlay.url, trust.as_str().unwrap_or_default());
+            let _ = writeln!(text, "{:<10} {url}: {} bytes, {}, {trust}", "overlay", overlay.bytes, overlay.media);
+        }
         let trust = serde_json::to_value(record.trust).unwrap_or_default();
         let _ = writeln!(
             text,

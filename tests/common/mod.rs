@@ -4,13 +4,16 @@
 #![allow(dead_code)]
 
 pub(crate) mod published;
+pub(crate) mod signer;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use rootstream::cmdline::Config;
+use rootstream::facts::NodeFacts;
 use rootstream::image::{self, Anchors, Machine, Resolve, Settings, Sources, Tally, Unpack, VerifiedRoot};
 
 /// Knows one name, `localhost`.
@@ -34,6 +37,11 @@ pub(crate) fn settings(urls: &[String]) -> Settings {
     }
 }
 
+/// A resolver that knows one name.
+pub(crate) fn resolver() -> Arc<dyn Resolve> {
+    Arc::new(Hosts)
+}
+
 /// Installs an image with a resolver for tests.
 pub(crate) fn install(settings: &Settings, owners: bool, root: &Path) -> anyhow::Result<VerifiedRoot> {
     install_by(settings, owners, 2, root)
@@ -46,7 +54,13 @@ pub(crate) fn install_by(
     workers: usize,
     root: &Path,
 ) -> anyhow::Result<VerifiedRoot> {
-    install_trusting(&Anchors::default(), settings, Unpack { owners, workers }, root, &mut Tally::default())
+    install_trusting(
+        &Anchors::default(),
+        settings,
+        Unpack { owners, workers, mount: None },
+        root,
+        &mut Tally::default(),
+    )
 }
 
 /// The same with trusted keys and certificates.
@@ -57,7 +71,20 @@ pub(crate) fn install_trusting(
     root: &Path,
     tally: &mut Tally,
 ) -> anyhow::Result<VerifiedRoot> {
+    install_on(settings, anchors, &NodeFacts::default(), unpack, root, tally)
+}
+
+/// The same on a node of which something is known.
+pub(crate) fn install_on(
+    settings: &Settings,
+    anchors: &Anchors,
+    node: &NodeFacts,
+    unpack: Unpack,
+    root: &Path,
+    tally: &mut Tally,
+) -> anyhow::Result<VerifiedRoot> {
     let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
-    let sources = Sources { settings, anchors, resolver: &resolver };
-    image::plan(sources, &Machine::default(), tally)?.install(unpack, root, tally)
+    let sources = Sources { settings, anchors, resolver: &resolver, node };
+    let installed = image::plan(sources, &Machine::default(), tally)?.install(unpack, root, tally)?;
+    installed.root().context("it is a file system")
 }

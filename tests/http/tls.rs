@@ -113,7 +113,7 @@ fn fetch(url: &str, anchors: &Anchors) -> Result<VerifiedRoot, String> {
     keep_log();
     let root = tempfile::tempdir().unwrap();
     let settings = common::settings(&[format!("{url}/image.tar.gz")]);
-    let unpack = Unpack { owners: false, workers: 1 };
+    let unpack = Unpack { owners: false, workers: 1, mount: None };
     let fetched = common::install_trusting(anchors, &settings, unpack, root.path(), &mut Tally::default());
     fetched.inspect(|_| check(root.path(), 30)).map_err(|error| Failure::from_error(&error).to_string())
 }

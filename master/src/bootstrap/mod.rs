@@ -2,6 +2,7 @@
 //! modules it needs to reach the master.
 
 mod agent;
+mod certificates;
 pub mod cpio;
 mod kernel;
 pub mod modules;
@@ -127,6 +128,10 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
             log::warn!("{} is not static and will not run in the initramfs", shell.display());
         }
         archive.file("bin/sh", 0o755, content);
+    }
+    let certificates = certificates::pack(&mut archive, site, built.path())?;
+    if certificates > 0 {
+        log::info!("https:// servers are known by {certificates} files in {}", site.root().join("tls").display());
     }
     progress.step("packing the initramfs");
     let packed = pack(&archive.bytes()?, &kernel.config)?;

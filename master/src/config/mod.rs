@@ -4,6 +4,7 @@
 
 pub mod addresses;
 mod document;
+pub mod facts;
 pub mod nodes;
 pub mod recipe;
 pub mod site;

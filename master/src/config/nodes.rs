@@ -11,6 +11,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::Document;
 use super::addresses::{Mac, Name};
+use super::facts::Named;
 use super::site::{Network, Site, check_parameters};
 use crate::aside;
 
@@ -25,8 +26,12 @@ pub struct Node {
     pub ip: Ipv4Addr,
     /// The image it boots; the site's default when absent.
     pub image: Option<Name>,
+    /// The overlays that go on top of it, in order; the site's defaults when absent.
+    pub overlays: Option<Vec<Name>>,
     /// Kernel parameters of its own.
     pub parameters: Option<String>,
+    /// What templates in overlays may use, beside and before what the site has.
+    pub facts: Named,
 }
 
 #[derive(Deserialize)]
@@ -43,7 +48,10 @@ struct Entry {
     mac: Spanned<Mac>,
     ip: Spanned<Ipv4Addr>,
     image: Option<Name>,
+    overlays: Option<Vec<Name>>,
     parameters: Option<Spanned<String>>,
+    #[serde(default)]
+    facts: Named,
 }
 
 /// The nodes of a site, checked against each other and the network.
@@ -111,7 +119,9 @@ impl Nodes {
                     mac: entry.mac.into_inner(),
                     ip: entry.ip.into_inner(),
                     image: entry.image,
+                    overlays: entry.overlays,
                     parameters: entry.parameters.map(Spanned::into_inner),
+                    facts: entry.facts,
                 },
             };
             if let Some(wrong) = misplaced(&known.node, network) {
@@ -230,6 +240,8 @@ mod tests {
             mac: mac.parse().unwrap(),
             ip: ip.parse().unwrap(),
             image: None,
+            overlays: None,
+            facts: Named::new(),
             parameters: Some("console=ttyS0 \"q\"".to_owned()),
         }
     }
@@ -260,6 +272,18 @@ mod tests {
             third("n3", "52:54:00:ac:10:03", "172.16.0.254"),
             "nodes.toml:15: the address 172.16.0.254 of n3 is the master's own (site.toml)"
         );
+    }
+
+    #[test]
+    fn overlays_and_facts_are_the_nodes_own() {
+        let text = format!("{TWO}[node.facts]\nrack = 'r1'\n");
+        let nodes = read(&text.replace("ip = '172.16.0.2'", "ip = '172.16.0.2'\noverlays = ['a', 'b']")).unwrap();
+        let [first, second] = nodes.iter().collect::<Vec<_>>()[..] else { panic!() };
+        assert_eq!((&first.overlays, first.facts.len()), (&None, 0));
+        assert_eq!(second.overlays, Some(vec!["a".parse().unwrap(), "b".parse().unwrap()]));
+        assert_eq!(second.facts[&"rack".parse().unwrap()], "r1");
+        let error = read(&format!("{TWO}[node.facts]\nip = '10.0.0.1'\n")).unwrap_err().to_string();
+        assert!(error.starts_with("nodes.toml:13: the fact `ip` follows"), "{error}");
     }
 
     #[test]

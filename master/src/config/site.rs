@@ -5,12 +5,17 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rootstream::cmdline;
 use rootstream::failure::{Advise, refuse};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::Document;
 use super::addresses::{AddressRange, Cidr, Domain, LeaseTime, Name, Prefix64};
+use super::facts::Named;
+
+/// The folder in the store where overlays are; no image can have that name.
+pub const OVERLAYS: &str = "overlays";
 
 /// A site's folder and configuration.
 #[derive(Clone, Debug)]
@@ -31,6 +36,9 @@ pub struct Config {
     /// `[defaults]`: for nodes that say nothing else.
     #[serde(default)]
     pub defaults: Defaults,
+    /// `[facts]`: what templates in overlays may use, for every node.
+    #[serde(default)]
+    pub facts: Named,
 }
 
 /// `[network]`
@@ -96,6 +104,9 @@ fn port_80() -> u16 {
 pub struct Defaults {
     /// The image of nodes that name none, and of machines that are no known node.
     pub image: Option<Name>,
+    /// The overlays of nodes that name none, in order.
+    #[serde(default)]
+    pub overlays: Vec<Name>,
     parameters: Option<Spanned<String>>,
 }
 
@@ -154,6 +165,16 @@ impl Site {
         self.root.join("store")
     }
 
+    /// The files of the overlay `name`.
+    pub fn overlay_folder(&self, name: &Name) -> PathBuf {
+        self.root.join("overlays").join(name.as_str())
+    }
+
+    /// Published overlays; served as `/overlays/`.
+    pub fn overlay_store(&self) -> PathBuf {
+        self.store().join(OVERLAYS)
+    }
+
     /// Boot files; the root of TFTP, and served as `/boot/`.
     pub fn tftp(&self) -> PathBuf {
         self.root.join("tftp")
@@ -206,10 +227,18 @@ impl Config {
     }
 }
 
-/// Refuses kernel parameters that a boot menu's one line cannot hold.
+/// Refuses kernel parameters that a boot menu's one line cannot hold, or that the agent would not understand: here
+/// a typo costs a moment, on the node a boot.
 pub(super) fn check_parameters(document: &Document, parameters: &Spanned<String>) -> Result<()> {
-    if parameters.get_ref().chars().any(char::is_control) {
+    let line = parameters.get_ref();
+    if line.chars().any(char::is_control) {
         return Err(document.refuse(parameters.span(), "kernel parameters must be one line without control characters"));
+    }
+    // What the boot menus add; a line with an image of its own names it after this one.
+    let parsed = cmdline::parse(&format!("rootstream.image=http://master/images/image/build.json {line}"));
+    let wrong: Vec<String> = parsed.mistakes.into_iter().chain(parsed.warnings).collect();
+    if !wrong.is_empty() {
+        return Err(document.refuse(parameters.span(), format!("kernel parameters: {}", wrong.join("; "))));
     }
     Ok(())
 }
@@ -240,7 +269,19 @@ mod tests {
             ("# x\ngateway = '172.16.1.1'\n", "site.toml:5: 172.16.1.1 is outside the network of 172.16.0.254/24"),
             ("gatway = '172.16.0.1'\n", "site.toml:4: unknown field `gatway`"),
             ("lease = '5s'\n", "site.toml:4: `5s` is no lease time"),
+            ("[facts]\nrack = 1\n", "site.toml:5: invalid type: integer"),
+            ("[facts]\nmac = 'x'\n", "site.toml:5: the fact `mac` follows from the rest"),
+            ("[facts]\nRack = 'x'\n", "site.toml:5: `Rack` is no name of a fact"),
+            ("[defaults]\noverlays = ['a b']\n", "site.toml:5: `a b` is no name"),
             ("[htp]\n", "site.toml:4: unknown field `htp`"),
+            (
+                "[defaults]\nparameters = 'quiet rootstream.retri=5m rootstream.stall=x'\n",
+                "site.toml:5: kernel parameters: rootstream.stall=x: ",
+            ),
+            (
+                "[defaults]\nparameters = 'rootstream.retri=5m'\n",
+                "site.toml:5: kernel parameters: unknown parameter rootstream.retri is ignored; did you mean rootstream.retry?",
+            ),
             ("[defaults]\nparameters = \"a\\nb\"\n", "site.toml:5: kernel parameters must be one line"),
         ] {
             let error = read(&format!("{GOOD}{added}")).unwrap_err().to_string();

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::store::Build;
 use crate::config::addresses::Name;
-use crate::config::site::Site;
+use crate::config::site::{OVERLAYS, Site};
 
 /// One image of a site, however far it has come.
 #[derive(Debug, Serialize)]
@@ -35,6 +35,7 @@ pub fn images(site: &Site) -> Result<Vec<Listed>> {
     let stored = names(&site.store(), "")?;
     let all: BTreeSet<&Name> = recipes.iter().chain(&built).chain(&stored).collect();
     all.into_iter()
+        .filter(|name| name.as_str() != OVERLAYS)
         .map(|name| {
             Ok(Listed {
                 name: name.clone(),

@@ -7,9 +7,11 @@ pub mod list;
 mod overlay;
 mod pack;
 pub mod publish;
-mod secrets;
+pub mod remove;
+pub(crate) mod secrets;
 pub mod store;
 mod survey;
+pub mod verify;
 
 pub use survey::Survey;
 pub(crate) use survey::plain;

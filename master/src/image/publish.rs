@@ -91,6 +91,7 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
     let folder = site.folder(&format!("store/{name}"))?;
     // Held to the end.
     let _claim = aside::claim(&folder)?;
+    store::sweep(&folder)?;
     let reading = || format!("reading the archive {}", built.path().display());
     let tree = Tree::read(built.archive()?).with_context(reading)?;
     let found = survey(&tree, built.file()).with_context(reading)?;
@@ -133,7 +134,7 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
         init: found.init,
         chunks: packed.chunks,
     };
-    let text = json(&manifest)?;
+    let text = store::json(&manifest)?;
     if let Err(error) = Manifest::parse(&text) {
         bail!("the manifest of {name} would be refused: {error:#}");
     }
@@ -147,7 +148,7 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
         aside::write(&store::signature_of(&manifest_path), &signature)?;
     }
     aside::write(&manifest_path, &text)?;
-    aside::write(&folder.join(store::LATEST), &json(&latest)?)?;
+    aside::write(&folder.join(store::LATEST), &store::json(&latest)?)?;
     let chunks = manifest.chunks.len();
     progress.done(&format!(
         "build {build}, {} in {chunks} chunks, {} unpacked, {}",
@@ -181,12 +182,6 @@ fn say_unsigned(site: &Site, manifest: &Manifest) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(value).context("writing JSON")?;
-    text.push(b'\n');
-    Ok(text)
 }
 
 #[cfg(test)]

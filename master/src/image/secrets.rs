@@ -6,12 +6,12 @@ use std::path::Path;
 const LIMIT: u64 = 1 << 20;
 
 /// How many bytes of the file `found` wants to see, if any.
-pub(super) fn worth_reading(name: &Path, size: u64) -> Option<u64> {
+pub(crate) fn worth_reading(name: &Path, size: u64) -> Option<u64> {
     (size <= LIMIT || is_account_file(name)).then_some(size)
 }
 
 /// What is wrong with the file `name` that holds `content`.
-pub(super) fn found(name: &Path, content: &[u8]) -> Vec<String> {
+pub(crate) fn found(name: &Path, content: &[u8]) -> Vec<String> {
     let shown = format!("/{}", name.display());
     let text = || String::from_utf8_lossy(content);
     let file = name.file_name().map(|f| f.to_string_lossy()).unwrap_or_default();

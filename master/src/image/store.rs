@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rootstream::failure::{Advise, refuse};
-use rootstream::image::manifest::{self, Latest, Manifest};
-use rootstream::image::trust::{SIGNATURE_LIMIT, SIGNATURE_SUFFIX};
+use rootstream::image::manifest::{self, Digest, Latest, Manifest};
+use rootstream::image::trust::{Keys, SIGNATURE_LIMIT, SIGNATURE_SUFFIX, SignatureFile};
+use sha2::{Digest as _, Sha256};
 
 use crate::config::addresses::Name;
 use crate::config::site::Site;
@@ -72,10 +73,34 @@ impl Build {
         Ok(Self { manifest, text, path: path.to_owned(), signature })
     }
 
+    /// Checks that one of these keys signed the manifest.
+    ///
+    /// # Errors
+    /// None did.
+    pub fn check_signature(&self, keys: &Keys) -> Result<()> {
+        let signature = self.signature.as_deref().context("it is not signed")?;
+        keys.verify(&self.text, &SignatureFile::parse(signature)?)
+    }
+
+    /// sha256 of the manifest's file, for `rootstream.sha256=`.
+    pub fn digest(&self) -> Digest {
+        Digest(Sha256::digest(&self.text).into())
+    }
+
     /// The image's file.
     pub fn file(&self) -> PathBuf {
         self.path.with_file_name(&self.manifest.file)
     }
+}
+
+/// A manifest or pointer as its file has it.
+///
+/// # Errors
+/// It is no JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(value).context("writing JSON")?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// The signature next to a manifest.
@@ -115,6 +140,36 @@ pub fn builds(site: &Site, name: &Name) -> Result<Vec<String>> {
     let mut builds: Vec<String> = listed.flatten().filter_map(build).collect();
     builds.sort();
     Ok(builds)
+}
+
+/// Removes what killed commands left in an image's folder: files of builds that have no manifest. Only who holds the
+/// folder's claim may.
+///
+/// # Errors
+/// The disk refuses.
+pub(crate) fn sweep(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let build = name.split('.').next().unwrap_or_default();
+        if is_build(build) && !folder.join(format!("{build}.json")).exists() {
+            log::info!("removing {}, which belongs to no build", entry.path().display());
+            fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether publishing gives builds such names: `20261122-153012-0011aabb`.
+fn is_build(name: &str) -> bool {
+    let digits = |text: &str, count, of: fn(&u8) -> bool| text.len() == count && text.bytes().all(|byte| of(&byte));
+    match name.split('-').collect::<Vec<_>>().as_slice() {
+        [day, time, hash] => {
+            digits(day, 8, u8::is_ascii_digit)
+                && digits(time, 6, u8::is_ascii_digit)
+                && digits(hash, 8, u8::is_ascii_hexdigit)
+        }
+        _ => false,
+    }
 }
 
 fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! From a URL's path to an open file, and never to anything outside the site's two served folders.
+//! From a URL's path to an open file, and never to anything outside the site's served folders.
 
 use std::fs::{File, Metadata};
 use std::os::fd::OwnedFd;
@@ -15,6 +15,8 @@ use super::digests::Digests;
 pub(super) struct Roots {
     /// As `/images/`.
     images: OwnedFd,
+    /// As `/overlays/`.
+    overlays: OwnedFd,
     /// As `/boot/`.
     boot: OwnedFd,
     digests: Digests,
@@ -34,36 +36,43 @@ pub(super) struct Found {
 }
 
 impl Roots {
-    /// Opens both folders.
+    /// Opens the folders.
     ///
     /// # Errors
     /// One is missing.
-    pub(super) fn open(store: &Path, tftp: &Path) -> nix::Result<Self> {
+    pub(super) fn open(store: &Path, overlays: &Path, tftp: &Path) -> nix::Result<Self> {
         let folder = |path: &Path| open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-        Ok(Self { images: folder(store)?, boot: folder(tftp)?, digests: Digests::default() })
+        Ok(Self {
+            images: folder(store)?,
+            overlays: folder(overlays)?,
+            boot: folder(tftp)?,
+            digests: Digests::default(),
+        })
     }
 
-    /// The file at `path` of a URL: `/images/NAME/FILE` or `/boot/NAME/FILE`.
+    /// The file at `path` of a URL: `/images/NAME/FILE`, `/overlays/NAME/FILE` or `/boot/NAME/FILE`.
     ///
     /// # Errors
     /// ENOENT for what is not there and for what nobody may see; others when the system cannot
     /// open it now.
     pub(super) fn find(&self, path: &str) -> nix::Result<Found> {
-        let (root, rest, images) = match (path.strip_prefix("/images/"), path.strip_prefix("/boot/")) {
-            (Some(rest), _) => (&self.images, rest, true),
-            (_, Some(rest)) => (&self.boot, rest, false),
+        let (top, rest) = path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or(Errno::ENOENT)?;
+        let (root, published) = match top {
+            "images" => (&self.images, true),
+            "overlays" => (&self.overlays, true),
+            "boot" => (&self.boot, false),
             _ => return Err(Errno::ENOENT),
         };
         let relative = relative(rest).ok_or(Errno::ENOENT)?;
         let (file, metadata) = open_below(root, &relative)?;
         let json = relative.extension().is_some_and(|e| e == "json");
         let of_store = |path: &Path| open_below(root, path).ok();
-        let sha256 = if images && !json { self.digests.of(&relative, metadata.len(), of_store) } else { None };
+        let sha256 = if top == "images" && !json { self.digests.of(&relative, metadata.len(), of_store) } else { None };
         Ok(Found {
             file,
             sha256,
             metadata,
-            immutable: images && !relative.ends_with("latest.json"),
+            immutable: published && !relative.ends_with("latest.json"),
             media: if json { "application/json" } else { "application/octet-stream" },
         })
     }
@@ -111,6 +120,9 @@ mod tests {
         let at = |path: &str| site.path().join(path);
         fs::create_dir_all(at("store/c/sub")).unwrap();
         fs::create_dir_all(at("tftp/c")).unwrap();
+        fs::create_dir_all(at("store/overlays/o")).unwrap();
+        fs::write(at("store/overlays/o/n1-0a.tar.zst"), "overlay").unwrap();
+        fs::write(at("store/overlays/o/latest.json"), "{}").unwrap();
         fs::write(at("site.toml"), "secret").unwrap();
         fs::write(at("store/c/b.tar"), "image").unwrap();
         fs::write(at("store/c/.aside-1"), "half").unwrap();
@@ -120,7 +132,9 @@ mod tests {
         symlink("b.tar", at("store/c/inside")).unwrap();
         symlink("/proc/self/environ", at("store/c/magic")).unwrap();
         nix::unistd::mkfifo(&at("store/c/fifo"), Mode::S_IRWXU).unwrap();
-        let roots = Roots::open(&at("store"), &at("tftp")).unwrap();
+        let roots = Roots::open(&at("store"), &at("store/overlays"), &at("tftp")).unwrap();
+        assert!(roots.find("/overlays/o/n1-0a.tar.zst").unwrap().immutable);
+        assert!(!roots.find("/overlays/o/latest.json").unwrap().immutable);
         assert!(roots.find("/images/c/b.tar").unwrap().immutable);
         assert!(roots.find("/images/c/inside").is_ok());
         assert!(!roots.find("/boot/c/vmlinuz-6.1").unwrap().immutable);
@@ -138,6 +152,10 @@ mod tests {
             "/images/c/absolute",
             "/images/c/magic",
             "/images/c/fifo",
+            "/images/overlays/o/n1-0a.tar.zst",
+            "/overlays/o",
+            "/overlays/../c/b.tar",
+            "/overlays/c/b.tar",
             "/images/../site.toml",
             "/images/c/../../site.toml",
             "/images/%2e%2e/site.toml",

@@ -27,7 +27,7 @@ use super::access::{AccessLog, Logged, Visit};
 use super::entity::Tagged;
 use super::files::Roots;
 use super::range;
-use crate::config::site::Site;
+use crate::config::site::{OVERLAYS, Site};
 
 /// Requests' heads are small and come at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,7 +83,8 @@ impl Server {
     /// The folders cannot be opened.
     pub fn new(site: &Site, listener: TcpListener) -> Result<Self> {
         let (store, tftp) = (site.folder("store")?, site.folder("tftp")?);
-        let roots = Roots::open(&store, &tftp).with_context(|| format!("opening {}", store.display()))?;
+        let overlays = site.folder(&format!("store/{OVERLAYS}"))?;
+        let roots = Roots::open(&store, &overlays, &tftp).with_context(|| format!("opening {}", store.display()))?;
         let log = AccessLog::open(&site.folder("log")?.join("http.log"))?;
         let connections = Arc::new(Semaphore::new(connection_limit()));
         Ok(Self { listener, site: Arc::new(Shared { roots, log }), connections })

@@ -6,15 +6,19 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rootstream::cmdline;
 use rootstream::failure::Advise;
+use rootstream::image::manifest::Manifest;
+use rootstream::image::trust::Keys;
 
 use crate::aside;
 use crate::bootstrap::Bootstrap;
 use crate::config::addresses::Name;
 use crate::config::nodes::{Node, Nodes};
-use crate::config::site::Site;
+use crate::config::site::{OVERLAYS, Site};
 use crate::image::store::Build;
-use rootstream::image::manifest::Manifest;
+use crate::keys;
+use crate::overlay::Index;
 
 /// What PXELINUX needs beside the menus, and where Debian's packages put it.
 const LOADER: [(&str, &str); 2] =
@@ -28,7 +32,7 @@ const LONGEST_APPEND: usize = 2047 - 256;
 #[derive(Clone, Debug)]
 struct Ready {
     bootstrap: Bootstrap,
-    manifest: Manifest,
+    build: Build,
 }
 
 /// Puts the loader and all menus into `tftp/`; menus of nodes that are gone vanish.
@@ -77,42 +81,86 @@ fn menu(site: &Site, node: Option<&Node>, port: u16) -> Result<String> {
     let parameters = [config.defaults.parameters(), own].join(" ");
     let ready = match image {
         None => Err("no image is named for it, and site.toml names no default".to_owned()),
-        Some(name) => find(site, name)?,
+        Some(name) => find(site, name, &parameters)?,
     };
-    let text = ready.and_then(|ready| {
-        let address = config.network.address.address;
-        let origin = if port == 80 { format!("http://{address}") } else { format!("http://{address}:{port}") };
-        linux(&ready, &origin, &parameters)
-    });
+    let address = config.network.address.address;
+    let origin = if port == 80 { format!("http://{address}") } else { format!("http://{address}:{port}") };
+    let overlays = overlays(site, node, &origin)?;
+    let text = ready.and_then(|ready| linux(&ready, &origin, &overlays?, &parameters));
     Ok(text.unwrap_or_else(|why| {
         log::warn!("{who} cannot boot: {why}");
         refusal(&who, &why)
     }))
 }
 
-fn find(site: &Site, name: &Name) -> Result<Result<Ready, String>> {
-    let Some(manifest) = Build::latest(site, name)?.map(|build| build.manifest) else {
-        return Ok(Err(format!("the image {name} is not published; run: rootstream image publish {name}")));
+/// The URLs of what goes on top of the image of `node`, or of a machine that no node entry names.
+fn overlays(site: &Site, node: Option<&Node>, origin: &str) -> Result<Result<Vec<String>, String>> {
+    let mut urls = Vec::new();
+    for name in node.and_then(|node| node.overlays.as_ref()).unwrap_or(&site.config().defaults.overlays) {
+        let Some(index) = Index::of(site, name)? else {
+            let why = format!("the overlay {name} is not published; run: rootstream overlay publish {name}");
+            return Ok(Err(why));
+        };
+        match index.archive(site, node) {
+            Ok(Some(archive)) => urls.push(format!("{origin}/{OVERLAYS}/{name}/{}", archive.file)),
+            Ok(None) => {
+                log::warn!(
+                    "machines that no node entry names boot without the overlay {name}: it is made for each node"
+                );
+            }
+            Err(why) => return Ok(Err(why)),
+        }
+    }
+    Ok(Ok(urls))
+}
+
+fn find(site: &Site, name: &Name, parameters: &str) -> Result<Result<Ready, String>> {
+    let build = match Build::latest(site, name) {
+        Ok(Some(build)) => build,
+        Ok(None) => {
+            return Ok(Err(format!("the image {name} is not published; run: rootstream image publish {name}")));
+        }
+        // The other images' nodes can boot.
+        Err(error) => return Ok(Err(format!("the image {name} is damaged: {error:#}; publish it again"))),
     };
     let Some(bootstrap) = Bootstrap::of(site, name)? else {
         return Ok(Err(format!("the image {name} has no kernel and initramfs; run: rootstream bootstrap {name}")));
     };
-    if !manifest.kernels.is_empty() && !manifest.kernels.contains(&bootstrap.release) {
+    let kernels = &build.manifest.kernels;
+    if !kernels.is_empty() && !kernels.contains(&bootstrap.release) {
         return Ok(Err(format!(
             "the image {name} holds modules for {}, but its boot files are for {}; run: rootstream bootstrap {name}",
-            manifest.kernels.join(", "),
+            kernels.join(", "),
             bootstrap.release
         )));
     }
-    Ok(Ok(Ready { bootstrap, manifest }))
+    if bootstrap.keys != keys::trusted(site)? {
+        log::warn!(
+            "the initramfs of {name} does not have the keys that are in keys/; run: rootstream bootstrap {name}"
+        );
+    }
+    if !bootstrap.keys.is_empty() && !cmdline::parse(parameters).config.image.unsigned {
+        let trusted = Keys::parse(&bootstrap.keys)?;
+        if let Err(why) = build.check_signature(&trusted) {
+            let build = &build.manifest.build;
+            return Ok(Err(format!("its nodes would refuse build {build} of {name}: {why:#}; publish it again")));
+        }
+    }
+    Ok(Ok(Ready { bootstrap, build }))
 }
 
-fn linux(ready: &Ready, origin: &str, parameters: &str) -> Result<String, String> {
-    let Ready { bootstrap, manifest } = ready;
-    let Manifest { name, file, sha256, .. } = manifest;
+fn linux(ready: &Ready, origin: &str, overlays: &[String], parameters: &str) -> Result<String, String> {
+    let Ready { bootstrap, build } = ready;
+    let Manifest { name, build: id, .. } = &build.manifest;
+    let mut append = format!("rootstream.image={origin}/images/{name}/{id}.json");
+    if bootstrap.keys.is_empty() {
+        let _ = write!(append, " rootstream.sha256={}", build.digest());
+    }
+    if !overlays.is_empty() {
+        let _ = write!(append, " rootstream.overlay={}", overlays.join(","));
+    }
     let parameters: Vec<&str> = parameters.split_whitespace().collect();
-    let append =
-        format!("rootstream.image={origin}/images/{name}/{file} rootstream.sha256={sha256} {}", parameters.join(" "));
+    let _ = write!(append, " {}", parameters.join(" "));
     if append.len() > LONGEST_APPEND {
         return Err(format!("its kernel parameters are {} bytes, {LONGEST_APPEND} is the most", append.len()));
     }
@@ -146,6 +194,7 @@ fn refusal(who: &str, why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overlay::Format;
     use rootstream::image::manifest::{Digest, FORMAT, Media};
 
     fn ready() -> Ready {
@@ -156,51 +205,106 @@ mod tests {
                 initramfs: "initramfs-6.1.img".to_owned(),
                 keys: BTreeMap::new(),
             },
-            manifest: Manifest {
-                format: FORMAT,
-                name: "compute".to_owned(),
-                build: "b".to_owned(),
-                created: String::new(),
-                arch: "amd64".to_owned(),
-                kernels: vec![],
-                media: Media::TarZstd,
-                file: "b.tar.zst".to_owned(),
-                size: 1,
-                sha256: Digest([0xa5; 32]),
-                unpacked_bytes: 1,
-                unpacked_pages: 1,
-                inodes: 1,
-                largest_file: 1,
-                init: None,
-                chunks: vec![],
+            build: Build {
+                manifest: Manifest {
+                    format: FORMAT,
+                    name: "compute".to_owned(),
+                    build: "b".to_owned(),
+                    created: String::new(),
+                    arch: "amd64".to_owned(),
+                    kernels: vec![],
+                    media: Media::TarZstd,
+                    file: "b.tar.zst".to_owned(),
+                    size: 1,
+                    sha256: Digest([0xa5; 32]),
+                    unpacked_bytes: 1,
+                    unpacked_pages: 1,
+                    inodes: 1,
+                    largest_file: 1,
+                    init: None,
+                    chunks: vec![],
+                },
+                text: b"abc".to_vec(),
+                path: "b.json".into(),
+                signature: None,
             },
         }
     }
 
     #[test]
     fn a_menu_boots_the_published_build() {
-        let text = linux(&ready(), "http://172.16.0.254:8080", " console=tty0  console=ttyS1,115200n8 ").unwrap();
-        assert_eq!(
-            text,
-            format!(
-                "SERIAL 1 115200\nDEFAULT linux\nPROMPT 0\nLABEL linux\n  KERNEL compute/vmlinuz-6.1\n  \
-             INITRD compute/initramfs-6.1.img\n  APPEND rootstream.image=http://172.16.0.254:8080/images/compute/b.tar.zst \
-             rootstream.sha256={} console=tty0 console=ttyS1,115200n8\n  IPAPPEND 2\n",
-                "a5".repeat(32)
-            )
-        );
+        let overlays = ["http://m/overlays/a/all-1.tar.zst".to_owned(), "http://m/overlays/b/n1-2.tar.zst".to_owned()];
+        let menu = |ready: &Ready| {
+            let parameters = " console=tty0  console=ttyS1,115200n8 ";
+            linux(ready, "http://172.16.0.254:8080", &overlays, parameters).unwrap()
+        };
+        let mut ready = ready();
+        let start = "SERIAL 1 115200\nDEFAULT linux\nPROMPT 0\nLABEL linux\n  KERNEL compute/vmlinuz-6.1\n  \
+                     INITRD compute/initramfs-6.1.img\n  APPEND rootstream.image=http://172.16.0.254:8080/images/compute/b.json";
+        let end = "rootstream.overlay=http://m/overlays/a/all-1.tar.zst,http://m/overlays/b/n1-2.tar.zst \
+                   console=tty0 console=ttyS1,115200n8\n  IPAPPEND 2\n";
+        // FIPS 180-2, B.1.
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(menu(&ready), format!("{start} rootstream.sha256={digest} {end}"));
+        // A signature says more, and a digest would pin what it already fixes.
+        ready.bootstrap.keys.insert("site.pub".to_owned(), String::new());
+        assert_eq!(menu(&ready), format!("{start} {end}"));
+    }
+
+    #[test]
+    fn overlays_are_those_of_the_node_as_it_is_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        let nodes = |ip: &str, more: &str| {
+            let n1 = "[[node]]\nname = 'n1'\nmac = '52:54:00:ac:10:01'\n";
+            let n2 = "[[node]]\nname = 'n2'\nmac = '52:54:00:ac:10:02'\nip = '172.16.0.2'\noverlays = []\n";
+            fs::write(at("nodes.toml"), format!("{n1}ip = '{ip}'\n{n2}{more}")).unwrap();
+        };
+        let network = "[network]\ninterface = 'br0'\naddress = '172.16.0.254/24'\n";
+        fs::write(at("site.toml"), format!("{network}[defaults]\noverlays = ['same', 'own']\n")).unwrap();
+        fs::create_dir_all(at("overlays/same/etc")).unwrap();
+        fs::create_dir_all(at("overlays/own/etc")).unwrap();
+        fs::write(at("overlays/same/etc/motd"), "hello").unwrap();
+        fs::write(at("overlays/own/etc/address.in"), "@ip@").unwrap();
+        nodes("172.16.0.1", "");
+        let site = Site::open(folder.path()).unwrap();
+        let of = |which: usize| {
+            let nodes = Nodes::of(&site).unwrap();
+            overlays(&site, nodes.iter().nth(which), "http://m").unwrap()
+        };
+        let publish = |name: &str| {
+            let index =
+                crate::overlay::publish(&site, &name.parse().unwrap(), Format::TarZst, None, false).unwrap().index;
+            index.archives().map(|archive| format!("http://m/overlays/{name}/{}", archive.file)).collect::<Vec<_>>()
+        };
+        let n3 = "[[node]]\nname = 'n3'\nmac = '52:54:00:ac:10:03'\nip = '172.16.0.3'\n";
+
+        assert!(of(0).unwrap_err().contains("overlay same is not published"));
+        let same = publish("same");
+        assert!(of(0).unwrap_err().contains("run: rootstream overlay publish own"));
+        let own = publish("own");
+        assert_eq!(of(0), Ok([&same[..], &own[..1]].concat()));
+        assert_eq!(of(1), Ok(vec![]));
+        // A machine that no node entry names has nothing to fill in.
+        assert_eq!(of(9), Ok(same));
+        nodes("172.16.0.9", n3);
+        let why = of(0).unwrap_err();
+        assert!(why.contains("overlay own was published when its ip was 172.16.0.1; run:"), "{why}");
+        assert!(of(2).unwrap_err().contains("overlay own was published without it"));
+        publish("own");
+        assert_eq!(of(0).unwrap().len(), 2);
     }
 
     #[test]
     fn no_serial_console_no_serial_line() {
-        assert!(linux(&ready(), "http://m", "quiet").unwrap().starts_with("DEFAULT"));
+        assert!(linux(&ready(), "http://m", &[], "quiet").unwrap().starts_with("DEFAULT"));
         assert_eq!(serial(&["console=ttyS0"]), "SERIAL 0 9600\n");
         assert_eq!(serial(&["console=ttyS9,115200"]), "");
     }
 
     #[test]
     fn a_command_line_that_the_kernel_would_cut_is_refused() {
-        let why = linux(&ready(), "http://m", &"x".repeat(2000)).unwrap_err();
+        let why = linux(&ready(), "http://m", &[], &"x".repeat(2000)).unwrap_err();
         assert!(why.contains("1791 is the most"), "{why}");
     }
 }

@@ -16,6 +16,7 @@ use crate::image::chunks::{self, Repair};
 use crate::image::header::BLOCK;
 use crate::image::manifest::{Chunk, Continued, Digest, FORMAT, Manifest, Media, escape};
 use crate::image::pipe;
+use crate::image::tree::Rules;
 use crate::image::unpack::{self, Unpacked};
 
 /// Bytes of the input before the archive.
@@ -48,13 +49,13 @@ pub fn chunks(input: &[u8]) {
     let Ok(manifest) = Manifest::parse(&serde_json::to_vec(&manifest).unwrap()) else { return };
     let (published, plain) = (Enclosure::new(), Enclosure::new());
     // Devices would need a right that not everybody who runs this has.
-    let options = Unpack { owners: false, workers };
+    let options = Unpack { owners: false, workers, mount: None };
     let unpacked = install(&manifest, &file, options, &published);
     let joined: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes.iter().copied()).collect();
     match unpacked {
         Ok(Unpacked { bytes, .. }) => {
             assert!(bytes <= joined.len() as u64);
-            let expected = unpack::unpack(joined.as_slice(), &plain.root(), options);
+            let expected = unpack::unpack(joined.as_slice(), &plain.root(), options, Rules::Plain);
             plain.check();
             match expected {
                 Ok(_) => assert_eq!(snapshot(&published.root()), snapshot(&plain.root())),
@@ -70,7 +71,7 @@ pub fn chunks(input: &[u8]) {
 pub(super) fn install(
     manifest: &Manifest,
     file: &[u8],
-    options: Unpack,
+    options: Unpack<'_>,
     place: &Enclosure,
 ) -> anyhow::Result<Unpacked> {
     let (mut into, from) = pipe::pipe(2 + file.len() / pipe::BLOCK);

@@ -56,8 +56,7 @@ fn stream(packed: &[u8]) -> (Vec<u8>, anyhow::Result<()>) {
     thread::scope(|scope| {
         let decoding = scope.spawn(|| decode::decode(format, from, output));
         let mut bytes = Vec::new();
-        loop {
-            let Ok(block) = decoded.fill_buf() else { break };
+        while let Ok(block) = decoded.fill_buf() {
             let count = block.len().min(MOST - bytes.len());
             bytes.extend_from_slice(&block[..count]);
             decoded.consume(count);

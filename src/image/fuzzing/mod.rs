@@ -20,8 +20,11 @@ pub use seeds::seeds;
 use super::manifest::{Latest, Manifest, escape, unescape};
 use super::trust::{Keys, SignatureFile};
 
+/// What a fuzzer calls with any bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target by name.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("archive", archive),
     ("chunks", chunks),
     ("cmdline", cmdline),

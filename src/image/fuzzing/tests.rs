@@ -117,7 +117,7 @@ fn one_signature_alone_will_do() {
 #[test]
 fn a_flipped_bit_in_a_published_image_makes_no_other_tree() {
     let owners = nix::unistd::geteuid().is_root();
-    let options = Unpack { owners, workers: 1 };
+    let options = Unpack { owners, workers: 1, mount: None };
     let (manifest, file) = publish(Media::TarZstd, &cut(&canonical(), 2048));
     assert!(manifest.chunks.len() >= 4, "{}", manifest.chunks.len());
     assert!(manifest.chunks.iter().any(|chunk| chunk.continues.is_some()));
@@ -157,7 +157,7 @@ fn a_chunk_that_tar_would_stop_reading_at_is_refused() {
         let end = pieces.iter().position(|piece| piece.continues.is_some()).unwrap() - 2;
         pieces[end].bytes.extend(vec![0; zeros]);
         let (manifest, file) = publish(Media::TarZstd, &pieces);
-        let options = Unpack { owners: false, workers: 2 };
+        let options = Unpack { owners: false, workers: 2, mount: None };
         let error = install(&manifest, &file, options, &Enclosure::new()).unwrap_err();
         assert!(format!("{error:#}").contains("end mark"), "{error:#}");
     }
@@ -166,7 +166,7 @@ fn a_chunk_that_tar_would_stop_reading_at_is_refused() {
     let last = pieces.last_mut().unwrap();
     last.bytes.truncate(last.bytes.len() - 1024);
     let (manifest, file) = publish(Media::TarZstd, &pieces);
-    let options = Unpack { owners: false, workers: 1 };
+    let options = Unpack { owners: false, workers: 1, mount: None };
     let error = install(&manifest, &file, options, &Enclosure::new()).unwrap_err();
     assert!(format!("{error:#}").contains("end mark"), "{error:#}");
 }

@@ -17,6 +17,7 @@ use super::super::small::{Found, Need};
 use super::super::{Anchors, Resolve, Settings, Sources};
 use super::{Mirrors, Stop};
 use crate::cmdline::Config;
+use crate::facts::NodeFacts;
 use crate::failure::Failure;
 
 #[derive(Debug)]
@@ -38,7 +39,8 @@ fn with_mirrors<T>(urls: &[String], test: impl FnOnce(&Mirrors<'_>) -> T) -> T {
     };
     let resolver: Arc<dyn Resolve> = Arc::new(Nobody);
     let anchors = Anchors::default();
-    test(&Mirrors::new(Sources { settings: &settings, anchors: &anchors, resolver: &resolver }).unwrap())
+    let node = NodeFacts::default();
+    test(&Mirrors::new(Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node }).unwrap())
 }
 
 fn serve(answer: impl Fn(&Request, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Server {
@@ -60,7 +62,7 @@ fn stream(mirrors: &Mirrors<'_>, urls: &[String], size: u64) -> (Result<Fetched,
     let (out, mut from) = pipe::pipe(3);
     let progress = Progress::default();
     thread::scope(|scope| {
-        let target = Target { progress: &progress, out, room: u64::MAX };
+        let target = Target { progress: &progress, out, room: u64::MAX, verifier: None };
         let fetching = scope.spawn(|| mirrors.stream(urls, Proof::Chunks { size }, target));
         let mut received = Vec::new();
         let _ = from.read_to_end(&mut received);

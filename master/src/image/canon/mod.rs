@@ -2,6 +2,7 @@
 //! symlink, hard links after their targets, cut into pieces that an agent can unpack in any order. The
 //! contract is in docs/ARCHITECTURE.md, "The published image". Same tree, same bytes, on every machine.
 
+pub(super) mod check;
 pub(super) mod cuts;
 pub(super) mod entry;
 pub(super) mod tree;
