@@ -54,7 +54,10 @@ fn commit() -> String {
 fn version(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let said = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-    String::from_utf8_lossy(&said).lines().next().unwrap_or("unknown").trim_matches(['*', ' ']).to_owned()
+    let said = String::from_utf8_lossy(&said);
+    let line = said.lines().next().unwrap_or("unknown").trim_matches(['*', ' ']);
+    // Some go on with every library that they were built with.
+    line.split_once(" (").map_or(line, |(version, _)| version).to_owned()
 }
 
 #[cfg(test)]

@@ -23,8 +23,10 @@ use super::{Facts, Sources, Trust, Unpack, mount, store};
 use crate::failure::refuse;
 use crate::mounts;
 
-/// Blocks in each of the two pipes.
-const BLOCKS: usize = 6;
+/// Blocks between server and decoder: what a busy machine needs so that the decoder seldom waits.
+const PACKED: usize = 12;
+/// Blocks between decoder and unpacker, to whom a thousand small files are as much work as one large one.
+const UNPACKED: usize = 16;
 
 /// How a pass ended, if not in an error.
 pub(super) enum Pass {
@@ -83,7 +85,7 @@ pub(super) fn pass(
         Asked::Waived | Asked::Nothing => None,
     };
     let verifier = signature.as_ref().map(|signature| anchors.keys.begin(signature)).transpose()?;
-    let (to_decoder, from_server) = pipe::pipe(BLOCKS);
+    let (to_decoder, from_server) = pipe::pipe(PACKED);
     let progress = Progress::default();
     let room = Room::of(root, options.mount.is_some())
         .with_context(|| format!("asking how much room {} has", root.display()))?;
@@ -182,7 +184,7 @@ fn receive(
     }
     let format = decode::sniff(head)?;
     check_archive()?;
-    let (to_unpacker, from_decoder) = pipe::pipe(BLOCKS);
+    let (to_unpacker, from_decoder) = pipe::pipe(UNPACKED);
     let (decoded, unpacked) = thread::scope(|scope| {
         let decoding = scope.spawn(|| decode::decode(format, input, to_unpacker));
         let unpacked = unpack::unpack(from_decoder, root, options, layer.rules());
