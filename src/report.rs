@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::checks::Checks;
 use crate::dhcp::Lease;
 use crate::failure::Failure;
-use crate::image::{Facts, Installed, Tally, Trust};
+use crate::image::{Facts, Installed, Reason, Share, Tally, Trust};
 use crate::net::{Mac, Network};
 
 /// Version of the record's form.
@@ -59,6 +59,12 @@ pub struct Record {
     pub bytes: u64,
     /// How often the transfer was resumed or started again.
     pub retries: u32,
+    /// Why: the first kinds of failure, with counts.
+    pub reasons: Vec<Reason>,
+    /// What each server gave.
+    pub mirrors: Vec<Share>,
+    /// How often it went on at another server because that promised to be faster.
+    pub switches: u32,
     /// The port with the lease.
     pub port: Option<Port>,
     /// The lease.
@@ -86,6 +92,9 @@ impl Default for Record {
             trust: Trust::None,
             bytes: 0,
             retries: 0,
+            reasons: Vec::new(),
+            mirrors: Vec::new(),
+            switches: 0,
             port: None,
             lease: None,
             checks: Checks::default(),
@@ -124,6 +133,9 @@ impl Record {
     pub fn set_tally(&mut self, tally: Tally) {
         self.bytes = tally.bytes;
         self.retries = tally.retries;
+        self.reasons = tally.reasons;
+        self.mirrors = tally.mirrors;
+        self.switches = tally.switches;
     }
 
     /// Takes over what is known about the image and what went on top of it.
@@ -180,7 +192,10 @@ mod tests {
     #[test]
     fn the_json_has_the_promised_fields() {
         let json: serde_json::Value = serde_json::from_str(&Record::default().json()).unwrap();
-        for field in ["schema", "ok", "exit", "steps", "image", "trust", "bytes", "retries", "lease", "error"] {
+        for field in [
+            "schema", "ok", "exit", "steps", "image", "trust", "bytes", "retries", "reasons", "mirrors", "lease",
+            "error",
+        ] {
             assert!(json.get(field).is_some(), "{field}");
         }
         assert_eq!(json["trust"], "none");

@@ -12,7 +12,7 @@ use rootstream::failure::Advise;
 use tempfile::NamedTempFile;
 
 /// What names of unfinished files start with. Nothing that starts with a dot is ever served.
-const PREFIX: &str = ".aside-";
+pub(crate) const PREFIX: &str = ".aside-";
 
 /// The right to change what is in a folder; one process at a time has it.
 #[derive(Debug)]
@@ -39,7 +39,11 @@ pub(crate) fn claim(folder: &Path) -> Result<Claim> {
     let lock = lock.map_err(|(_, errno)| errno).with_context(|| format!("locking {}", path.display()))?;
     for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+            let removed = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()),
+                _ => fs::remove_file(entry.path()),
+            };
+            removed.with_context(|| format!("removing {}", entry.path().display()))?;
         }
     }
     Ok(Claim { _lock: lock })

@@ -176,7 +176,8 @@ into the boot menus when it gets SIGHUP or starts again.
 
 Examples:
   rootstream image publish compute
-  rootstream image publish compute --format tar.gz")]
+  rootstream image publish compute --format tar.gz
+  rootstream image publish compute --format squashfs --level 19")]
     Publish {
         /// The image.
         #[arg(value_parser = image_name)]
@@ -184,7 +185,8 @@ Examples:
         /// How it is packed.
         #[arg(long, default_value = "tar.zst")]
         format: Format,
-        /// How hard it is compressed: 1 to 22 for tar.zst (9 when absent), 1 to 12 for tar.gz (6).
+        /// How hard it is compressed: 1 to 22 for tar.zst and squashfs (9 when absent), 1 to 12 for tar.gz (6) and
+        /// erofs (9).
         #[arg(long)]
         level: Option<i32>,
         /// The secret key that signs, keys/NAME.key, where the site has several.

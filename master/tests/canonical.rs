@@ -6,10 +6,18 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::{TestSite, noise, shell, stderr};
+use rootstream::cmdline;
+use rootstream::facts::NodeFacts;
 use rootstream::image::manifest::{Manifest, unescape};
+use rootstream::image::trust::Keys;
+use rootstream::image::{self, Anchors, Machine, Resolve, Sources, Tally, Trust, Unpack};
+use rootstream_lab::faulty::{Server, answer, head};
 use rootstream_lab::tree::compare_trees;
 
 const CHUNK: u64 = 2 << 20;
@@ -81,11 +89,11 @@ fn what_gnu_tar_unpacks_is_the_same_tree() {
         shell(&format!("tar -C \"$1\" {options} {xattrs} -cf {} .", tar.path().display()), folder.path());
         let expected = extract(tar.path(), "cat");
         let archive = fs::read(tar.path()).unwrap();
-        for (format, command) in [("tar.zst", "zstd -dc"), ("tar.gz", "gzip -dc")] {
-            let file = publish(&site, &archive, &["--level", "1", "--format", format]);
-            let differences = compare_trees(expected.path(), extract(&file, command).path()).unwrap();
-            assert!(differences.is_empty(), "{options} {format}: {}", differences.join("\n"));
-        }
+        let (format, command) =
+            if options.contains("sparse") { ("tar.zst", "zstd -dc") } else { ("tar.gz", "gzip -dc") };
+        let file = publish(&site, &archive, &["--level", "1", "--format", format]);
+        let differences = compare_trees(expected.path(), extract(&file, command).path()).unwrap();
+        assert!(differences.is_empty(), "{options} {format}: {}", differences.join("\n"));
     }
     let packed = fs::read_dir(site.path("store/compute")).unwrap().flatten().map(|e| e.path());
     let manifest = manifest(&packed.filter(|path| path.extension().is_some_and(|e| e == "zst")).max().unwrap());
@@ -96,6 +104,67 @@ fn what_gnu_tar_unpacks_is_the_same_tree() {
     assert!(manifest.chunks.iter().all(|chunk| chunk.unpacked <= CHUNK + 1024));
     // Files have these pages: 7000000 / 4096 rounded up, twice 512, one for each small file and one in the hole.
     assert_eq!(manifest.unpacked_pages, 1709 + 2 * 512 + 4);
+}
+
+/// Finds hosts as this machine does.
+#[derive(Debug)]
+struct Hosts;
+
+impl Resolve for Hosts {
+    fn resolve(&self, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
+        Ok((host, port).to_socket_addrs()?.collect())
+    }
+}
+
+/// Serves a folder, and breaks off every answer after so many bytes.
+fn serve(folder: PathBuf, most: usize) -> Server {
+    Server::start(move |request, stream| {
+        let Ok(body) = fs::read(folder.join(request.path.trim_start_matches('/'))) else {
+            return answer(stream, "404 Not Found", &[], b"");
+        };
+        let from = request.from().unwrap_or(0);
+        let range = format!("bytes {from}-{}/{}", body.len() - 1, body.len());
+        let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+        head(stream, status, &[("Content-Range", &range), ("ETag", "\"1\"")], Some(body.len() - from))?;
+        stream.write_all(&body[from..body.len().min(from + most)])
+    })
+    .unwrap()
+}
+
+// F24, F48, F50, F51, F52
+#[test]
+fn the_agent_unpacks_the_same_tree_with_any_number_of_workers_and_through_cuts() {
+    let folder = tempfile::tempdir().unwrap();
+    shell(&format!("cd \"$1\"; {TORTURE}"), folder.path());
+    let site = TestSite::new("br0", "172.16.0.254/24");
+    let tar = tempfile::NamedTempFile::new().unwrap();
+    shell(&format!("tar -C \"$1\" --format=pax -cf {} .", tar.path().display()), folder.path());
+    let expected = extract(tar.path(), "cat");
+    site.done(&["key", "new"]);
+    for format in ["tar.zst", "tar.gz"] {
+        let file = publish(&site, &fs::read(tar.path()).unwrap(), &["--level", "1", "--format", format]);
+        let build = file.file_name().unwrap().to_str().unwrap().split_once('.').unwrap().0;
+        for (workers, most) in
+            if format == "tar.gz" { [(1, usize::MAX), (2, 6_000_000)] } else { [(2, 6_000_000), (8, usize::MAX)] }
+        {
+            let server = serve(site.path("store"), most);
+            let line = format!("rootstream.image={}", server.url(&format!("/compute/{build}.json")));
+            let settings = cmdline::parse(&line).check().unwrap().image;
+            let keys = Keys::in_folder(&site.path("keys")).unwrap();
+            let anchors = Anchors { keys, ..Anchors::default() };
+            let resolver: Arc<dyn Resolve> = Arc::new(Hosts);
+            let node = NodeFacts::default();
+            let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node };
+            let mut tally = Tally::default();
+            let root = tempfile::tempdir().unwrap();
+            let plan = image::plan(sources, &Machine::default(), &mut tally).unwrap();
+            let installed = plan.install(Unpack { owners: true, workers }, root.path(), &mut tally).unwrap();
+            assert_eq!(installed.facts().trust, Trust::Signed);
+            assert_eq!(tally.retries > 0, most < usize::MAX, "{tally:?}");
+            let differences = compare_trees(expected.path(), root.path()).unwrap();
+            assert!(differences.is_empty(), "{format} {workers}: {}", differences.join("\n"));
+        }
+    }
 }
 
 // F50

@@ -46,7 +46,7 @@ fn what_is_published_is_signed_as_minisign_signs() {
     let signed = manifest(&site);
     let said = minisign(&site, &["-V", "-p", "keys/site.pub"], &signed).unwrap();
     let build = signed.file_stem().unwrap().to_str().unwrap();
-    assert!(said.contains(&format!("name:compute\tbuild:{build}\tfile:{build}.tar.zst")), "{said}");
+    assert!(said.contains(&format!("file:{build}.json\tname:compute\tbuild:{build}")), "{said}");
     assert_eq!(signed.with_extension("json.minisig").metadata().unwrap().mode() & 0o777, 0o644);
 
     // The program signs with our key, too, without a password.

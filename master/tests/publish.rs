@@ -7,8 +7,12 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rootstream_lab::tree::compare_trees;
+use sha2::{Digest as _, Sha256};
 
 use common::{RELEASE, TestSite, image, noise, shell, stderr};
 
@@ -76,6 +80,87 @@ fn the_same_archive_gives_the_same_bytes() {
         });
         assert_eq!(digests[0], digests[1], "{format}");
     }
+}
+
+/// A tree with one of everything that a file system can hold, with times in whole seconds.
+fn tree_of_everything(acl: bool) -> tempfile::TempDir {
+    let tree = tempfile::tempdir().unwrap();
+    let make = "set -e; cd \"$1\"; mkdir -p usr/sbin etc/deep dev; printf '#!/bin/sh\\n' >usr/sbin/init; chmod 4755 usr/sbin/init; \
+        ln usr/sbin/init usr/sbin/also; ln -s usr/sbin sbin; ln -s ../nowhere etc/link; head -c 3000000 /dev/zero | tr '\\0' x >etc/big; \
+        truncate -s 5000000 etc/hole; mknod dev/null c 1 3; mknod dev/disk b 8 1; mkfifo -m 600 dev/fifo; chown -h 1000:70000 etc/link etc/deep; \
+        chmod 555 etc/deep; chmod 711 .; find . -exec touch -hd @1500000000 {} +";
+    shell(make, tree.path());
+    let capability = b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
+    xattr::set(tree.path().join("etc/big"), "security.capability", capability).unwrap();
+    xattr::set(tree.path().join("etc"), "user.origin", b"a\nb").unwrap();
+    if acl {
+        let entries = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+        xattr::set(tree.path().join("etc/hole"), "system.posix_acl_access", entries).unwrap();
+    }
+    tree
+}
+
+fn archive_of(tree: &Path) -> Vec<u8> {
+    let pack = ["--create", "--file=-", "--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*"];
+    let output = Command::new("tar").args(pack).arg("--directory").arg(tree).arg(".").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    output.stdout
+}
+
+#[test]
+fn a_published_file_system_holds_the_whole_tree_and_its_manifest_every_slice() {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    for format in ["squashfs", "erofs"] {
+        let tree = tree_of_everything(format == "erofs");
+        let site = site_with(&archive_of(tree.path()));
+        // As a kill leaves it.
+        let left = site.path("store/compute/.aside-left/tree");
+        fs::create_dir_all(&left).unwrap();
+        let path = site.path(site.done(&["image", "publish", "compute", "--format", format]).trim());
+        assert!(!left.exists() && path.to_string_lossy().ends_with(format), "{}", path.display());
+        let manifest = latest(&site);
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!((&manifest["media"], &manifest["size"]), (&format.into(), &bytes.len().into()));
+        let slices = manifest["chunks"].as_array().unwrap();
+        assert_eq!(slices.len(), bytes.len().div_ceil(2 << 20));
+        for (slice, chunk) in bytes.chunks(2 << 20).zip(slices) {
+            let digest = rootstream::image::hex(&Sha256::digest(slice));
+            assert_eq!((&chunk["sha256"], &chunk["size"]), (&digest.into(), &slice.len().into()));
+        }
+        // 733 pages of x and two more; a hole has none.
+        assert_eq!((&manifest["unpacked_pages"], &manifest["init"]), (&734.into(), &"/sbin/init".into()));
+
+        let mounted = tempfile::tempdir().unwrap();
+        let options = [format!("--types={format}"), "--options=loop,ro".to_owned()];
+        assert!(Command::new("mount").args(&options).arg(&path).arg(mounted.path()).status().unwrap().success());
+        let differences = compare_trees(tree.path(), mounted.path()).unwrap();
+        assert!(Command::new("umount").arg(mounted.path()).status().unwrap().success());
+        assert_eq!(differences, Vec::<String>::new(), "{format}");
+
+        std::thread::sleep(Duration::from_millis(1100));
+        site.done(&["image", "publish", "compute", "--format", format]);
+        assert_eq!(latest(&site)["sha256"], manifest["sha256"], "{format}");
+        let names = shell("ls -A \"$1\"", &site.path("store/compute"));
+        assert!(!names.contains(".aside-"), "{names}");
+    }
+}
+
+#[test]
+fn what_squashfs_cannot_hold_is_said_and_a_missing_tool_is_named() {
+    let tree = tree_of_everything(true);
+    let site = site_with(&archive_of(tree.path()));
+    let output = site.run(&["image", "publish", "compute", "--format", "squashfs"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 access control lists are left out"), "{}", stderr(&output));
+    let mut command = site.command();
+    let output =
+        command.args(["image", "publish", "compute", "--format", "squashfs"]).env("PATH", "/none").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("install the package squashfs-tools-ng"), "{}", stderr(&output));
+    let output = site.run(&["image", "publish", "compute", "--format", "erofs", "--level", "13"]);
+    assert!(stderr(&output).contains("there is no level 13 of erofs"), "{}", stderr(&output));
 }
 
 // M7

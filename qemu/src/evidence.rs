@@ -12,6 +12,9 @@ use crate::site::{BRIDGE, MASTER, NODE_MAC};
 use crate::transcript::{Line, Transcript};
 use crate::{network, sockets};
 
+/// The image that is unpacked.
+const ARCHIVE: &str = "debian";
+
 /// The values of the line that ends a boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
@@ -25,6 +28,8 @@ pub struct Evidence {
     pub power: &'static str,
     /// How far the image was verified, as the node's record says.
     pub trust: String,
+    /// What the image is: `debian`, unpacked from an archive, or the file system that it is mounted as.
+    pub image: String,
     /// How the node is wired.
     pub net: String,
     /// What executes the node's instructions.
@@ -33,9 +38,11 @@ pub struct Evidence {
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { firmware, servers, nodes, power, trust, net, accel } = self;
+        let Self { firmware, servers, nodes, power, trust, image, net, accel } = self;
         write!(f, "firmware={firmware} servers={servers} nodes={nodes} power={power} ")?;
-        write!(f, "trust={trust} net={net} accel={accel}")
+        write!(f, "trust={trust} net={net} accel={accel}")?;
+        // An archive is the rule, and scripts that read this line know it without.
+        if image == ARCHIVE { Ok(()) } else { write!(f, " image={image}") }
     }
 }
 
@@ -54,6 +61,8 @@ pub struct Visit {
     pub leased: Vec<Ipv4Addr>,
     /// `trust` in the boot record.
     pub trust: String,
+    /// `image.media` in the boot record.
+    pub media: String,
 }
 
 impl Visit {
@@ -71,6 +80,11 @@ impl Visit {
         #[derive(Deserialize)]
         struct Record {
             trust: String,
+            image: Image,
+        }
+        #[derive(Deserialize)]
+        struct Image {
+            media: String,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -92,7 +106,20 @@ impl Visit {
         let leased = port.addresses.into_iter().filter(|address| address.config_source == "DHCPv4");
         let leased = leased.filter_map(|address| Some(<[u8; 4]>::try_from(address.address).ok()?.into())).collect();
         let record: Record = serde_json::from_str(&part("boot record")?).context("reading the node's boot record")?;
-        Ok(Self { uname, root, hostname, setup: port.administrative_state, leased, trust: record.trust })
+        let Record { trust, image: Image { media } } = record;
+        Ok(Self { uname, root, hostname, setup: port.administrative_state, leased, trust, media })
+    }
+
+    /// What the image is, where the root file system and the record agree.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn image(&self) -> Result<String> {
+        match (self.root.as_str(), self.media.as_str()) {
+            ("tmpfs", media) if media.starts_with("tar") => Ok(ARCHIVE.to_owned()),
+            ("overlay", media @ ("squashfs" | "erofs")) => Ok(media.to_owned()),
+            (root, media) => anyhow::bail!("the node's root file system is {root}, of a {media} image"),
+        }
     }
 }
 
@@ -111,6 +138,7 @@ pub fn gather(transcript: &Transcript, up: u32, machine: &mut Machine, tap: &str
         nodes: logins(&transcript.containing(" login: ")),
         power,
         trust: visit.trust.clone(),
+        image: visit.image()?,
         net: port.kind,
         accel: machine.accel()?,
     })
@@ -168,12 +196,17 @@ mod tests {
             {"Family":2,"Address":[172,16,0,1],"ConfigSource":"DHCPv4"},
             {"Family":2,"Address":[172,16,0,9],"ConfigSource":"foreign"},
             {"Family":10,"Address":[254,128,0,0,0,0,0,0,80,84,0,255,254,172,16,1],"ConfigSource":"foreign"}]}"#;
-        let record = "{\n \"trust\": \"digest\", \"ok\": true }";
+        let record = "{\n \"trust\": \"digest\", \"ok\": true, \"image\": { \"media\": \"tar+zstd\" } }";
         let output = format!("Linux n1 6.1.0\nn1\ntmpfs\n{}\n{record}\n", port.replace('\n', ""));
         let visit = Visit::parse(&output).unwrap();
         assert_eq!((visit.uname.as_str(), visit.root.as_str()), ("Linux n1 6.1.0", "tmpfs"));
         assert_eq!((visit.hostname.as_str(), visit.trust.as_str()), ("n1", "digest"));
-        assert_eq!((visit.setup.as_str(), visit.leased), ("configured", vec![Ipv4Addr::new(172, 16, 0, 1)]));
+        assert_eq!((visit.setup.as_str(), &visit.leased), ("configured", &vec![Ipv4Addr::new(172, 16, 0, 1)]));
+        assert_eq!(visit.image().unwrap(), "debian");
+        let mounted = Visit { root: "overlay".to_owned(), media: "erofs".to_owned(), ..visit };
+        assert_eq!(mounted.image().unwrap(), "erofs");
+        let neither = Visit { root: "tmpfs".to_owned(), ..mounted };
+        assert!(neither.image().unwrap_err().to_string().contains("is tmpfs, of a erofs image"));
         // As it is while udev cannot rename the port.
         let pending = format!("Linux\nn1\ntmpfs\n{{\"AdministrativeState\":\"pending\"}}\n{record}");
         let visit = Visit::parse(&pending).unwrap();
@@ -189,10 +222,13 @@ mod tests {
             nodes: 1,
             power: "lab",
             trust: "digest".into(),
+            image: "debian".into(),
             net: "tap".into(),
             accel: "tcg",
         };
         let line = "firmware=bios servers=rootstream nodes=1 power=lab trust=digest net=tap accel=tcg";
         assert_eq!(evidence.to_string(), line);
+        let squashfs = Evidence { image: "squashfs".into(), ..evidence };
+        assert_eq!(squashfs.to_string(), format!("{line} image=squashfs"));
     }
 }

@@ -45,7 +45,9 @@ fn interface() -> clap::Command {
     }
     let trust = PossibleValuesParser::new(allowed("TRUST"));
     let trust = Arg::new("trust").long("trust").value_parser(trust).default_value("signed");
-    let site = clap::Command::new("site").arg(init).arg(trust);
+    let image = PossibleValuesParser::new(allowed("IMAGE"));
+    let image = Arg::new("image").long("image").value_parser(image).default_value("debian");
+    let site = clap::Command::new("site").args([init, trust, image]);
     let site = site.about("Brings build/lab/site up to date and boots nothing");
     clap::Command::new("lab")
         .about("The lab: nodes that netboot on this machine")
@@ -58,7 +60,8 @@ fn site(arguments: &ArgMatches) -> Result<Site> {
     let site = known_site()?;
     let init: &PathBuf = arguments.get_one("init").context("no --init")?;
     let signed = arguments.get_one::<String>("trust").is_some_and(|trust| trust == "signed");
-    site.prepare(&std::path::absolute(init).context("naming the agent's binary")?, signed)?;
+    let image = arguments.get_one::<String>("image").context("no --image")?;
+    site.prepare(&std::path::absolute(init).context("naming the agent's binary")?, signed, image)?;
     Ok(site)
 }
 
@@ -88,6 +91,7 @@ fn boot_enclosed(arguments: &ArgMatches, outside: u32) -> Result<ExitCode> {
     let request = Request { accel: asked("accel"), hold: asked("hold") == "1", outside };
     let (evidence, login) = netboot::run(&known_site()?, &request)?;
     let observed = evidence.to_string();
+    ensure!(evidence.image == asked("image"), "asked for image={}, observed {}", asked("image"), evidence.image);
     for name in ["firmware", "servers", "nodes", "power", "trust", "net", "accel"] {
         let expected = format!("{name}={}", asked(name));
         ensure!(observed.split(' ').any(|value| value == expected), "asked for {expected}, observed {observed}");

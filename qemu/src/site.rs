@@ -65,11 +65,12 @@ impl Site {
     }
 
     /// Brings the site up to date: configuration, image, kernel and initramfs with `init` in it, and the
-    /// node; with a key that the nodes trust, or without. What has not changed is not built again.
+    /// node; with a key that the nodes trust, or without; with the image published as this value of IMAGE says. What has not
+    /// changed is not built again.
     ///
     /// # Errors
     /// The companion fails; it has said why.
-    pub fn prepare(&self, init: &Path, signed: bool) -> Result<()> {
+    pub fn prepare(&self, init: &Path, signed: bool, image: &str) -> Result<()> {
         fs::create_dir_all(&self.lab).with_context(|| format!("creating {}", self.lab.display()))?;
         let folder = self.folder();
         if !folder.join("site.toml").exists() {
@@ -79,19 +80,19 @@ impl Site {
         }
         write_changed(&folder.join("site.toml"), SITE_TOML)?;
         write_changed(&folder.join("images").join(format!("{IMAGE}.toml")), IMAGE_TOML)?;
-        let (files, image) = (folder.join("files"), folder.join("images").join(IMAGE));
-        for folder in [&files, &image] {
+        let (files, recipe) = (folder.join("files"), folder.join("images").join(IMAGE));
+        for folder in [&files, &recipe] {
             fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         }
         write_changed(&files.join("patience.conf"), PATIENCE_CONF)?;
-        write_changed(&image.join("20-dhcp.network"), DHCP_NETWORK)?;
+        write_changed(&recipe.join("20-dhcp.network"), DHCP_NETWORK)?;
         ssh::make_key_pair(&self.key())?;
         let trusted = self.trust(signed)?;
         run(self.command().args(["image", "build", IMAGE]))?;
         let built = folder.join("built").join(format!("{IMAGE}.json"));
         let mut sources = vec![built.as_path()];
         sources.extend(trusted.as_deref());
-        self.publish(&sources)?;
+        self.publish(&sources, if image == "debian" { "tar.zst" } else { image })?;
         sources.extend([init, self.rootstream.as_path()]);
         let bootstrap = folder.join("tftp").join(IMAGE).join("bootstrap.json");
         let has_key = fs::read_to_string(&bootstrap).is_ok_and(|record| record.contains(TRUST_KEY));
@@ -123,15 +124,20 @@ impl Site {
 
     /// Publishes what was built, unless it is published already, and drops older builds: nobody boots
     /// them here.
-    fn publish(&self, sources: &[&Path]) -> Result<()> {
+    fn publish(&self, sources: &[&Path], format: &str) -> Result<()> {
         let store = self.folder().join("store").join(IMAGE);
-        if is_newer(&store.join("latest.json"), sources) {
+        // A build of an earlier version of rootstream may be one that this one cannot read.
+        let known = || self.command().args(["image", "show", IMAGE]).output().is_ok_and(|show| show.status.success());
+        let is_published = fs::read_dir(&store).is_ok_and(|mut files| {
+            files.any(|file| file.is_ok_and(|file| file.file_name().to_string_lossy().ends_with(&format!(".{format}"))))
+        });
+        if is_published && is_newer(&store.join("latest.json"), sources) && known() {
             return Ok(());
         }
         if store.exists() {
             fs::remove_dir_all(&store).with_context(|| format!("emptying {}", store.display()))?;
         }
-        run(self.command().args(["image", "publish", IMAGE]))
+        run(self.command().args(["image", "publish", IMAGE, "--format", format]))
     }
 
     /// Starts the master's servers and waits until they answer; what they log goes into the transcript

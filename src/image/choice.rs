@@ -88,6 +88,37 @@ impl Choice {
         }
     }
 
+    /// Its speed was measured, in bytes per second.
+    pub(super) fn measured(&mut self, index: usize, rate: u64) {
+        if let Some(mirror) = self.mirrors.get_mut(index) {
+            mirror.rate = Some(rate);
+        }
+    }
+
+    /// Its speed when it was last measured.
+    pub(super) fn rate(&self, index: usize) -> Option<u64> {
+        self.mirrors.get(index)?.rate
+    }
+
+    /// The mirror that promises to be faster than this one: one that was never measured, or was half as fast again.
+    pub(super) fn faster(&self, than: usize, now: Duration, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+        let count = self.mirrors.len();
+        let rate = self.rate(than)?;
+        let promises = |(index, mirror): &(usize, &Mirror)| {
+            let usable = *index != than && !mirror.given_up && mirror.vain == 0 && mirror.ready <= now;
+            usable && allowed(*index) && mirror.rate.is_none_or(|other| other / 3 > rate / 2)
+        };
+        let rank = |(index, mirror): &(usize, &Mirror)| {
+            (Reverse(mirror.rate.unwrap_or(u64::MAX)), (index + count - than) % count.max(1))
+        };
+        self.mirrors.iter().enumerate().filter(promises).min_by_key(rank).map(|(index, _)| index)
+    }
+
+    /// Whether any mirror is left.
+    pub(super) fn any_left(&self) -> bool {
+        self.mirrors.iter().any(|mirror| !mirror.given_up)
+    }
+
     /// It is never asked again.
     pub(super) fn give_up(&mut self, index: usize) {
         if let Some(mirror) = self.mirrors.get_mut(index) {
@@ -132,6 +163,27 @@ mod tests {
         assert_eq!(pick(&choice, 60 * SECOND), Pick::Now(1), "kept while it does well");
     }
 
+    #[test]
+    fn each_mirror_is_tried_once_and_left_for_a_faster_one_only() {
+        let mut choice = Choice::new(4, 0);
+        choice.give_up(3);
+        let faster = |choice: &Choice, than| choice.faster(than, SECOND, |_| true);
+        assert_eq!(faster(&choice, 0), None, "not measured yet");
+        choice.measured(0, 1000);
+        assert_eq!(faster(&choice, 0), Some(1));
+        choice.measured(1, 1400);
+        assert_eq!(faster(&choice, 1), Some(2));
+        choice.measured(2, 100);
+        assert_eq!(faster(&choice, 2), Some(1));
+        assert_eq!(faster(&choice, 1), None);
+        assert_eq!(faster(&choice, 0), None, "not worth the change");
+        choice.measured(0, 900);
+        assert_eq!(faster(&choice, 0), Some(1));
+        assert_eq!(choice.faster(0, SECOND, |index| index != 1), None);
+        choice.failed(1);
+        assert_eq!(faster(&choice, 0), None, "nor when it failed");
+    }
+
     // F33
     #[test]
     fn others_come_before_those_that_brought_damage() {
@@ -144,5 +196,6 @@ mod tests {
         choice.give_up(0);
         choice.give_up(1);
         assert_eq!(pick(&choice, SECOND), Pick::Nobody);
+        assert!(!choice.any_left());
     }
 }

@@ -7,17 +7,21 @@ use minisign_verify::StreamVerifier;
 use sha2::{Digest as _, Sha256};
 
 use super::http::{Response, Span};
-use super::mirrors::{Ask, Fault, Mirrors, Stop, Work};
+use super::mirrors::{Fault, Mirrors, Stop};
+use super::pace::{Pace, takes_long};
 use super::pipe::{Gone, Writer};
-use super::progress::{Progress, megabytes};
+use super::progress::{Doing, Progress, megabytes};
 use super::range::another;
 use super::resume::{Answer, Fit, Verdict, Version, fit, judge};
 use super::retry::Pause;
 use super::trust;
+use super::turns::{Ask, Wait, Work};
 use crate::failure::{Advise as _, refuse};
 
 /// Slower than this over the stall time is as good as silent.
 const MINIMUM_RATE: u64 = 1024;
+/// More than this is not read again only to find out whether another mirror is faster.
+const CHEAP: u64 = 1 << 20;
 
 /// How it will be known that the bytes belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +73,11 @@ impl Mirrors<'_> {
                 None
             }
         };
+        self.forget_givers();
+        let ask = Ask { urls, only: None, avoid: &[] };
         let mut fetch = Fetch {
             mirrors: self,
+            ask,
             proof,
             progress,
             out,
@@ -78,16 +85,18 @@ impl Mirrors<'_> {
             have: 0,
             version: Version::default(),
             origin: None,
+            others: Vec::new(),
+            turned: None,
             digest,
             verifier,
             news: None,
         };
-        let url = self.go(Ask { urls, only: None, avoid: &[] }, &mut fetch)?;
+        let url = self.go(ask, &mut fetch)?;
         fetch.out.finish();
         if let Some(verifier) = fetch.verifier {
             let todo = "sign the file again where it is made, and compare the two on each server (minisign -V)";
             let verified = trust::finish(verifier).advise(format!("{url} is refused"), todo);
-            verified.map_err(Stop::Failed)?;
+            verified.map_err(Stop::Damaged)?;
         }
         Ok(Fetched { url, bytes: fetch.have, sha256: fetch.digest.map(|digest| digest.finalize().into()) })
     }
@@ -96,6 +105,7 @@ impl Mirrors<'_> {
 /// A file on its way.
 struct Fetch<'a> {
     mirrors: &'a Mirrors<'a>,
+    ask: Ask<'a>,
     proof: Proof,
     progress: &'a Progress,
     out: Writer,
@@ -104,6 +114,10 @@ struct Fetch<'a> {
     version: Version,
     /// The mirror that `version` came from.
     origin: Option<usize>,
+    /// Mirrors that have another version, as they said once.
+    others: Vec<usize>,
+    /// The mirror that was left although it did well, in the hope of a faster one.
+    turned: Option<usize>,
     digest: Option<Sha256>,
     verifier: Option<StreamVerifier<'a>>,
     /// When the last byte came that was news.
@@ -121,9 +135,20 @@ impl Work for Fetch<'_> {
             Proof::Stream if ranged && strong.is_some() => Some(Span { from: self.have, last: None, strong }),
             _ => None,
         };
-        let response = self.mirrors.client.get(url, span)?;
-        let (skip, compare) = self.judge(mirror, &response.answer, span.is_none())?;
+        let asked_whole = span.is_none();
+        let several = self.ask.urls.len() > 1;
+        self.progress.from(several.then(|| host(url).to_owned()), self.mirrors.tally().retries);
+        let response = self.mirrors.get(mirror, url, span)?;
+        let (skip, compare) = self.judge(mirror, &response.answer, asked_whole)?;
         log::debug!("image: {}: {:?}: after {skip} bytes", response.url, response.answer);
+        if let Some(before) = self.turned.take()
+            && compare
+            && skip > CHEAP
+        {
+            self.mirrors.state().choice.measured(mirror, 0);
+            return Err(Fault::Turn(before, "nothing says that its bytes continue those that are here".to_owned()));
+        }
+        self.progress.doing(Doing::Receiving);
         self.receive(mirror, response, skip, compare)
     }
 
@@ -135,17 +160,16 @@ impl Work for Fetch<'_> {
         self.news
     }
 
-    fn wait(&mut self, time: Duration, why: &str) -> Result<(), Gone> {
-        self.progress.note(Some(why.to_owned()));
-        let slept = self.out.sleep(time);
-        self.progress.note(None);
-        slept
+    fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {
+        let until = Instant::now() + wait.time;
+        self.progress.doing(Doing::Waiting { why: wait.why.to_owned(), queued: wait.queued, until });
+        self.out.sleep(wait.time)
     }
 }
 
 impl Fetch<'_> {
     /// How many bytes of an answer to leave out, and whether they must be compared with what we have.
-    fn judge(&self, mirror: usize, answer: &Answer, asked_whole: bool) -> Result<(u64, bool), Fault> {
+    fn judge(&mut self, mirror: usize, answer: &Answer, asked_whole: bool) -> Result<(u64, bool), Fault> {
         let ask_whole = |why| match asked_whole {
             true => Fault::Passing(Pause::Backoff, format!("useless answer: {why}")),
             false => Fault::AskWhole(why),
@@ -160,14 +184,26 @@ impl Fetch<'_> {
                 Verdict::Skip(skip) => Ok((skip, false)),
                 Verdict::Compare(skip) => Ok((skip, true)),
                 Verdict::AskWhole(why) => Err(ask_whole(why)),
-                Verdict::Restart(why) => Err(Fault::Stop(Stop::Restart(why))),
+                Verdict::Restart(why) => Err(self.other_version(mirror, why)),
             },
         }
     }
 
+    /// A mirror has another version. The one that what is here came from may come back, and so that is not thrown away
+    /// at the first such word from another.
+    fn other_version(&mut self, mirror: usize, why: &'static str) -> Fault {
+        if self.origin == Some(mirror) || self.others.contains(&mirror) {
+            return Fault::Stop(Stop::Restart(why));
+        }
+        self.others.push(mirror);
+        Fault::Passing(Pause::Slow, format!("another version than the one that is half here ({why})"))
+    }
+
     fn receive(&mut self, mirror: usize, response: Response, skip: u64, compare: bool) -> Result<String, Fault> {
         let Response { answer, url, mut body } = response;
-        let mut watch = Watch { stall: self.mirrors.settings.stall, waited: Duration::ZERO, bytes: 0 };
+        let stall = self.mirrors.settings.stall;
+        let mut watch = Watch { stall, waited: Duration::ZERO, bytes: 0, took: Duration::ZERO };
+        let mut pace = Pace::new(self.mirrors.tally().switches);
         let mut copy = compare.then(Sha256::new);
         let mut left = skip;
         while left > 0 {
@@ -184,13 +220,15 @@ impl Fetch<'_> {
             left -= count as u64;
         }
         if copy.map(Sha256::finalize) != self.digest.clone().filter(|_| compare).map(Sha256::finalize) {
-            return Err(Fault::Stop(Stop::Restart("the image was replaced")));
+            return Err(self.other_version(mirror, "the image was replaced"));
         }
         self.adopt(mirror, answer);
         self.refuse_too_large(&url)?;
         self.mirrors.gives(self.have, mirror);
         while !self.is_complete() {
+            let since = Instant::now();
             let space = self.out.space()?;
+            self.progress.held_up(since.elapsed());
             let count = watch.read(&mut body, space)?;
             if count == 0 {
                 break;
@@ -205,6 +243,10 @@ impl Fetch<'_> {
             self.have += count as u64;
             self.progress.received(self.have);
             self.news = Some(Instant::now());
+            if let Some(rate) = pace.add(count as u64, watch.took) {
+                self.mirrors.state().choice.measured(mirror, rate);
+                self.rather_another(mirror, rate)?;
+            }
         }
         match self.total() {
             Some(total) if self.have < total => {
@@ -216,6 +258,24 @@ impl Fetch<'_> {
             }
             _ => Ok(url),
         }
+    }
+
+    /// Leaves a slow mirror for one that may be faster, where that costs next to nothing.
+    fn rather_another(&mut self, mirror: usize, rate: u64) -> Result<(), Fault> {
+        let joins = match self.proof {
+            Proof::Chunks { .. } => true,
+            Proof::Stream => self.version.strong().is_some() && self.mirrors.has_ranges(mirror),
+        };
+        let left = self.total().map(|total| total.saturating_sub(self.have));
+        if !joins || !takes_long(left, rate) {
+            return Ok(());
+        }
+        let now = self.mirrors.start.elapsed();
+        let Some(other) = self.mirrors.state().choice.faster(mirror, now, |other| self.ask.allows(other)) else {
+            return Ok(());
+        };
+        self.turned = Some(mirror);
+        Err(Fault::Turn(other, format!("{} MB/s", megabytes(rate))))
     }
 
     /// The length of the file, where it is known.
@@ -261,6 +321,8 @@ struct Watch {
     stall: Duration,
     waited: Duration,
     bytes: u64,
+    /// How long the last read took.
+    took: Duration,
 }
 
 impl Watch {
@@ -268,7 +330,8 @@ impl Watch {
         let since = Instant::now();
         let count =
             body.read(into).map_err(|error| Fault::Passing(Pause::Backoff, format!("the transfer broke: {error}")))?;
-        self.waited += since.elapsed();
+        self.took = since.elapsed();
+        self.waited += self.took;
         self.bytes += count as u64;
         if self.waited >= self.stall {
             if self.bytes < MINIMUM_RATE.saturating_mul(self.waited.as_secs().max(1)) {
@@ -279,4 +342,9 @@ impl Watch {
         }
         Ok(count)
     }
+}
+
+/// Host and port of a URL.
+fn host(url: &str) -> &str {
+    url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or(url)
 }

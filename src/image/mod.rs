@@ -20,6 +20,7 @@ mod metadata;
 mod mirrors;
 mod mount;
 mod overlay;
+mod pace;
 mod pages;
 mod path;
 mod pax;
@@ -38,9 +39,11 @@ mod small;
 mod sparse;
 mod store;
 mod stream;
+mod tally;
 pub mod tls;
 mod tree;
 pub mod trust;
+mod turns;
 mod unpack;
 mod whole;
 
@@ -59,11 +62,12 @@ pub use overlay::Overlay;
 pub use plan::{Installed, Plan, VerifiedRoot, plan};
 pub use preflight::Machine;
 pub use stream::hex;
+pub use tally::{Reason, Share, Tally};
 
 /// Where the image is and how patient to be with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// One image's URL on each mirror, in order of preference; all must serve the same bytes.
+    /// One image's URL on each mirror; all must serve the same bytes. A node begins at any of them.
     pub urls: Vec<String>,
     /// `rootstream.image=dhcp`: the lease names the image, and `urls` is filled from it.
     pub from_lease: bool,
@@ -182,13 +186,4 @@ pub struct Facts {
     pub retries: u32,
     /// What was left out or not as asked, one sentence each, with counts.
     pub warnings: Vec<String>,
-}
-
-/// What a transfer cost, whether it succeeded or not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Bytes received of the image.
-    pub bytes: u64,
-    /// How often a request was made again or the transfer begun again.
-    pub retries: u32,
 }

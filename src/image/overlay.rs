@@ -65,14 +65,14 @@ fn apply_one(
     let sources = Sources { settings: &settings, ..sources };
     let mirrors = Mirrors::new(sources)?;
     let passed = one_pass(sources, overlay.optional, unpack, root, &mirrors);
-    let cost = mirrors.tally();
-    *tally = Tally { bytes: tally.bytes + cost.bytes, retries: tally.retries + cost.retries };
+    tally.add(mirrors.tally());
     match passed? {
         None => {
             log::info!("overlay: {url}: left out, this node has none");
             Ok(None)
         }
         Some(Pass::Complete(facts, _)) => Ok(Some(*facts)),
+        Some(Pass::Damaged(error)) => Err(error),
         Some(Pass::Restart(why)) => {
             // What is there of the one cannot be told from the image any more.
             let todo = "boot again; and serve each version under a name of its own, so that it never changes";

@@ -1,7 +1,7 @@
 //! From what is asked for to a root that may be switched to.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -134,6 +134,12 @@ fn passes(
         let start = Instant::now();
         match stream::pass(sources, Layer::Image, unpack, root, mirrors)? {
             Pass::Complete(facts, kind) => return Ok((*facts, kind)),
+            Pass::Damaged(error) if mirrors.blame() => {
+                mirrors.begin_again(Duration::ZERO);
+                log::warn!("image: {error:#}; starting again in an empty tree, from another mirror");
+                empty(root).advise(format!("emptying {}", root.display()), "check that file system")?;
+            }
+            Pass::Damaged(error) => return Err(error),
             Pass::Restart(why) => {
                 // What was fetched so far was in vain.
                 if !mirrors.begin_again(start.elapsed()) {

@@ -1,14 +1,15 @@
 //! A piece of a file, fetched again because the first copy was damaged.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::halt::Halt;
 use super::http::{Response, Span};
-use super::mirrors::{Ask, Fault, Mirrors, Stop, Work};
+use super::mirrors::{Fault, Mirrors, Stop};
 use super::pipe::Gone;
 use super::resume::{Fit, fit};
 use super::retry::Pause;
+use super::turns::{Ask, Wait, Work};
 
 /// Which piece of which file.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +51,7 @@ impl Work for Request<'_> {
         let last = from.saturating_add(self.into.len() as u64).saturating_sub(1);
         let ranged = self.mirrors.has_ranges(mirror);
         let span = ranged.then_some(Span { from, last: Some(last), strong: None });
-        let Response { answer, mut body, .. } = self.mirrors.client.get(url, span)?;
+        let Response { answer, mut body, .. } = self.mirrors.get(mirror, url, span)?;
         let skip = match fit(from, total, &answer) {
             Fit::Skip(skip) => skip,
             Fit::AskWhole(why) if ranged => return Err(Fault::AskWhole(why)),
@@ -71,8 +72,8 @@ impl Work for Request<'_> {
         None
     }
 
-    fn wait(&mut self, time: Duration, _: &str) -> Result<(), Gone> {
-        self.halt.sleep(time)
+    fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {
+        self.halt.sleep(wait.time)
     }
 }
 

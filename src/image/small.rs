@@ -2,15 +2,16 @@
 
 use std::io::Read as _;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ureq::http::StatusCode;
 
 use super::http::Refusal;
-use super::mirrors::{Ask, Fault, Mirrors, Work};
+use super::mirrors::{Fault, Mirrors, Stop};
 use super::pipe::Gone;
 use super::resume::Answer;
 use super::retry::Pause;
+use super::turns::{Ask, Wait, Work};
 
 /// The file.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Mirrors<'_> {
     /// # Errors
     /// That cannot be found out.
     pub(super) fn presence(&self, urls: &[String]) -> anyhow::Result<Presence> {
-        self.go(Ask { urls, only: None, avoid: &[] }, &mut Question(self)).map_err(super::mirrors::Stop::into_error)
+        self.go(Ask { urls, only: None, avoid: &[] }, &mut Question(self)).map_err(Stop::into_error)
     }
 
     /// Fetches a file of at most `limit` bytes. `urls` are its names on each mirror; with `only`, that mirror alone is
@@ -66,7 +67,7 @@ impl Mirrors<'_> {
         let ask = Ask { urls, only, avoid: &[] };
         let untried = (0..urls.len()).filter(|mirror| ask.allows(*mirror)).collect();
         let mut request = Request { mirrors: self, limit, need, untried };
-        self.go(ask, &mut request).map_err(super::mirrors::Stop::into_error)
+        self.go(ask, &mut request).map_err(Stop::into_error)
     }
 }
 
@@ -83,8 +84,8 @@ struct Question<'a>(&'a Mirrors<'a>);
 impl Work for Question<'_> {
     type Done = Presence;
 
-    fn attempt(&mut self, _: usize, url: &str) -> Result<Presence, Fault> {
-        match self.0.client.get(url, None) {
+    fn attempt(&mut self, mirror: usize, url: &str) -> Result<Presence, Fault> {
+        match self.0.get(mirror, url, None) {
             Ok(_) => Ok(Presence::Here),
             // What else a server may refuse, such as 403, does not say that there is nothing.
             Err(Refusal::Status(StatusCode::NOT_FOUND | StatusCode::GONE)) => Ok(Presence::Missing),
@@ -100,8 +101,8 @@ impl Work for Question<'_> {
         None
     }
 
-    fn wait(&mut self, time: Duration, _: &str) -> Result<(), Gone> {
-        thread::sleep(time);
+    fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {
+        thread::sleep(wait.time);
         Ok(())
     }
 }
@@ -111,7 +112,7 @@ impl Work for Request<'_> {
 
     fn attempt(&mut self, mirror: usize, url: &str) -> Result<Found, Fault> {
         self.untried.retain(|untried| *untried != mirror);
-        let response = match self.mirrors.client.get(url, None) {
+        let response = match self.mirrors.get(mirror, url, None) {
             Err(Refusal::Status(status)) if self.need == Need::May && self.untried.is_empty() => {
                 return Ok(Found::Absent(status));
             }
@@ -144,8 +145,8 @@ impl Work for Request<'_> {
         None
     }
 
-    fn wait(&mut self, time: Duration, _: &str) -> Result<(), Gone> {
-        thread::sleep(time);
+    fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {
+        thread::sleep(wait.time);
         Ok(())
     }
 }

@@ -2,7 +2,8 @@
 //! few blocks. What crosses them is bytes; what went wrong comes back when the threads end. A file system is not
 //! decoded but stored.
 
-use std::io::BufRead as _;
+use std::error::Error;
+use std::io::{self, BufRead as _};
 use std::path::Path;
 use std::thread;
 
@@ -31,6 +32,8 @@ pub(super) enum Pass {
     Complete(Box<Facts>, Option<Kind>),
     /// The image is no longer what it was when the pass began.
     Restart(&'static str),
+    /// What was served is no sound image, or not the one that was asked for.
+    Damaged(anyhow::Error),
 }
 
 /// What a plain archive is.
@@ -98,9 +101,13 @@ pub(super) fn pass(
         Ok(fetched) => Some(fetched),
         Err(Stop::Restart(why)) => return Ok(Pass::Restart(why)),
         Err(Stop::Failed(error)) => return Err(error).with_context(installing),
+        Err(Stop::Damaged(error)) => return damaged(error.context(installing())),
         Err(Stop::Gone) => None,
     };
-    let Received { media, kind, mut unpacked } = received.with_context(installing)?;
+    let Received { media, kind, mut unpacked } = match received {
+        Ok(received) => received,
+        Err(error) => return damaged(error.context(installing())),
+    };
     let fetched = fetched.context("the transfer ended without a reason").with_context(installing)?;
     let digest = fetched.sha256.context("the stream was not digested").with_context(installing)?;
     let sha256 = hex(&digest);
@@ -109,7 +116,7 @@ pub(super) fn pass(
         Some(wanted) if wanted != digest => {
             let what = format!("the image's sha256 is {sha256}, not {}", hex(&wanted));
             let todo = "correct rootstream.sha256=, or publish the image that it belongs to";
-            return Err(refuse(what, todo)).with_context(installing);
+            return damaged(refuse(what, todo).context(installing()));
         }
         _ if signature.is_some() => Trust::Signed,
         Some(_) => Trust::Digest,
@@ -136,6 +143,14 @@ pub(super) fn pass(
         warnings: unpacked.warnings,
     };
     Ok(Pass::Complete(Box::new(facts), kind))
+}
+
+/// Another mirror may have a sound copy, unless it is this machine that failed.
+fn damaged(error: anyhow::Error) -> anyhow::Result<Pass> {
+    let os = |link: &io::Error| link.raw_os_error().is_some();
+    let local =
+        |link: &(dyn Error + 'static)| link.is::<nix::Error>() || link.downcast_ref::<io::Error>().is_some_and(os);
+    if error.chain().any(local) { Err(error) } else { Ok(Pass::Damaged(error)) }
 }
 
 /// What came out of the file as served.

@@ -32,6 +32,14 @@ pub(super) fn of(record: &Record) -> String {
             record.retries
         );
     }
+    for mirror in &record.mirrors {
+        let (url, requests, bytes) = (&mirror.url, mirror.requests, mirror.bytes);
+        let _ =
+            writeln!(text, "{:<10} {url}: {requests} requests, {} failed, {bytes} bytes", "server", mirror.failures);
+    }
+    for reason in &record.reasons {
+        let _ = writeln!(text, "{:<10} {}: {}, {} times", "tried", reason.url, reason.why, reason.count);
+    }
     let _ = writeln!(text, "{:<10} kernel: {}; architecture: {}", "checks", record.checks.kernel, record.checks.arch);
     for path in &record.handover {
         let _ = writeln!(text, "{:<10} hand-over would write {path}", "");

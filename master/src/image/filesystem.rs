@@ -1,7 +1,6 @@
 //! An image as a file system, squashfs or erofs, made from its archive by the file systems' own tools and cut into
 //! plain slices. The same archive gives the same bytes with the same version of the tool.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -15,66 +14,66 @@ use rootstream::failure::{Advise, refuse};
 use rootstream::image::manifest::{Chunk, Digest};
 use sha2::{Digest as _, Sha256};
 
+use super::pack::{Archive, Packed};
+use crate::aside;
+
 /// Bytes of a slice, but for the last.
 const SLICE: u64 = 2 << 20;
 /// What tar2sqfs says of an access control list, for which squashfs has no place.
 const NO_ACL: &str = "squashfs does not support xattr prefix of system.posix_acl";
 
-/// A kind of file system that an image can be published as.
+/// A kind of file system that an image can be published as, and how hard it is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileSystem {
     /// Small: zstd in blocks of 128 KiB, which is what a node decodes to read one page.
-    Squashfs,
+    Squashfs(i32),
     /// Quick to read: lz4 in clusters of 64 KiB, the strongest that the kernels of Debian 12 read.
-    Erofs,
+    Erofs(i32),
 }
 
-/// What was made.
-#[derive(Debug)]
-pub(super) struct Made {
-    pub(super) chunks: Vec<Chunk>,
-    pub(super) size: u64,
-    pub(super) sha256: Digest,
-    /// What the file system has no place for, one sentence each.
-    pub(super) left_out: Vec<String>,
-}
-
-/// Makes a file system of the archive that `archive` writes, as the file `target`; `folder` is for temporary files.
+/// Makes a file system of `archive` as the file `target`; `folder` is for temporary files. `progress` hears of what the
+/// tool has taken in.
 ///
 /// # Errors
 /// The tool is missing or fails, the disk refuses, or erofs is asked for by anybody but root.
 pub(super) fn pack(
     kind: FileSystem,
-    archive: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
+    archive: &Archive<'_>,
     folder: &Path,
     target: &File,
-) -> Result<Made> {
-    let scratch = tempfile::Builder::new().prefix(crate::aside::PREFIX).tempdir_in(folder);
+    progress: impl Fn(u64) + Sync,
+) -> Result<Packed> {
+    let scratch = tempfile::Builder::new().prefix(aside::PREFIX).tempdir_in(folder);
     let scratch = scratch.with_context(|| format!("making a folder in {}", folder.display()))?;
     let file = scratch.path().join("image");
-    let left_out = match kind {
-        FileSystem::Squashfs => squashfs(archive, &file)?,
-        FileSystem::Erofs => {
-            erofs(archive, &scratch.path().join("tree"), &file)?;
-            Vec::new()
-        }
+    let source = |to: &mut dyn Write| archive.write(to, &progress);
+    let pages = match kind {
+        FileSystem::Squashfs(level) => squashfs(level, source, &file)?,
+        FileSystem::Erofs(level) => erofs(level, source, &scratch.path().join("tree"), &file)?,
     };
     let mut file = File::open(&file).context("opening the file system")?;
     let (chunks, size, sha256) = slice(&mut file, target).context("copying the file system into the store")?;
-    Ok(Made { chunks, size, sha256, left_out })
+    Ok(Packed { chunks, size, sha256, pages })
 }
 
-fn squashfs(archive: impl FnOnce(&mut dyn Write) -> Result<()> + Send, file: &Path) -> Result<Vec<String>> {
+fn squashfs(level: i32, source: impl FnOnce(&mut dyn Write) -> Result<u64> + Send, file: &Path) -> Result<u64> {
     let mut tool = Command::new("tar2sqfs");
-    tool.args(["--quiet", "--compressor", "zstd", "--comp-extra", "level=9", "--block-size", "131072"]).arg(file);
-    let said = feed(tool, archive, "squashfs-tools-ng")?;
+    tool.args(["--quiet", "--compressor", "zstd", "--comp-extra", &format!("level={level}"), "--block-size", "131072"]);
+    let (pages, said) = feed(tool.arg(file), source, "squashfs-tools-ng")?;
     let (acls, rest): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.contains(NO_ACL));
     ensure!(rest.is_empty(), "tar2sqfs did not take all of the archive: {}", rest.join("; "));
-    let sentence = format!("{} access control lists, which squashfs has no place for (erofs has)", acls.len());
-    Ok(if acls.is_empty() { Vec::new() } else { vec![sentence] })
+    if !acls.is_empty() {
+        log::warn!("{} access control lists are left out: squashfs has no place for them, erofs has", acls.len());
+    }
+    Ok(pages)
 }
 
-fn erofs(archive: impl FnOnce(&mut dyn Write) -> Result<()> + Send, tree: &Path, file: &Path) -> Result<()> {
+fn erofs(
+    level: i32,
+    source: impl FnOnce(&mut dyn Write) -> Result<u64> + Send,
+    tree: &Path,
+    file: &Path,
+) -> Result<u64> {
     if !geteuid().is_root() {
         return Err(refuse(
             "an erofs image is made from an unpacked tree, with owners and devices that only root can set",
@@ -84,47 +83,45 @@ fn erofs(archive: impl FnOnce(&mut dyn Write) -> Result<()> + Send, tree: &Path,
     fs::create_dir(tree).context("making a folder to unpack into")?;
     let mut tar = Command::new("tar");
     tar.args(["--extract", "--file=-", "--numeric-owner", "--same-owner", "--same-permissions"]);
-    tar.args(["--xattrs", "--xattrs-include=*", "--acls", "--directory"]).arg(tree);
-    feed(tar, archive, "tar")?;
+    tar.args(["--xattrs", "--xattrs-include=*", "--directory"]);
+    let (pages, _) = feed(tar.arg(tree), source, "tar")?;
     // Later than every file, so that the tool, which lets no file be newer, changes no time.
     let time = newest(tree).context("looking through the unpacked tree")? + 1;
     let mut tool = Command::new("mkfs.erofs");
     tool.env("SOURCE_DATE_EPOCH", time.to_string());
-    tool.args(["--quiet", "-zlz4hc", "-C65536", "-U00000000-0000-0000-0000-000000000000"]).arg(file).arg(tree);
-    feed(tool, |_| Ok(()), "erofs-utils").map(drop)
+    tool.args(["--quiet", &format!("-zlz4hc,{level}"), "-C65536", "-U00000000-0000-0000-0000-000000000000"]);
+    feed(tool.arg(file).arg(tree), |_| Ok(()), "erofs-utils")?;
+    Ok(pages)
 }
 
-/// Runs a tool whose input `write` makes; returns what it said on stderr.
-fn feed(
-    mut tool: Command,
-    write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
+/// Runs a tool whose input `write` makes; returns what that did and what the tool said on stderr.
+fn feed<T: Send>(
+    tool: &mut Command,
+    write: impl FnOnce(&mut dyn Write) -> Result<T> + Send,
     package: &str,
-) -> Result<String> {
+) -> Result<(T, String)> {
     let name = tool.get_program().to_string_lossy().into_owned();
     tool.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = tool.spawn().advise(format!("starting {name}"), format!("install the package {package}"))?;
-    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
-    let mut said = String::new();
-    let written = thread::scope(|scope| {
-        let writing = scope.spawn(move || match stdin {
-            Some(stdin) => {
-                let mut stdin = BufWriter::with_capacity(1 << 20, stdin);
-                write(&mut stdin)?;
-                Ok(stdin.flush()?)
-            }
-            None => bail!("{} has no input", "it"),
+    let stdin = child.stdin.take().with_context(|| format!("{name} has no input"))?;
+    let mut stderr = child.stderr.take().with_context(|| format!("{name} has no output"))?;
+    let mut said = Vec::new();
+    let (read, written) = thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            let mut stdin = BufWriter::with_capacity(1 << 20, stdin);
+            let written = write(&mut stdin)?;
+            stdin.flush()?;
+            Ok(written)
         });
-        if let Some(mut stderr) = stderr {
-            // Anything that is not text is of no use in a message.
-            let _ = stderr.read_to_string(&mut said);
-        }
-        writing.join().unwrap_or_else(|_| bail!("the thread that writes the archive panicked"))
+        let read = stderr.read_to_end(&mut said);
+        (read, writing.join().unwrap_or_else(|_| bail!("the thread that writes the archive panicked")))
     });
     let status = child.wait().with_context(|| format!("waiting for {name}"))?;
+    read.with_context(|| format!("listening to {name}"))?;
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
     // A tool that ended early knows better why than whoever wrote to it.
-    ensure!(status.success(), "{name} ended with {status}: {}", said.trim());
-    written.with_context(|| format!("giving {name} the archive"))?;
-    Ok(said)
+    ensure!(status.success(), "{name} ended with {status}: {said}");
+    Ok((written.with_context(|| format!("giving {name} the archive"))?, said))
 }
 
 /// The newest modification time in a tree, in seconds.

@@ -28,7 +28,7 @@ pub struct Listed {
 /// The images of `site`, by name.
 ///
 /// # Errors
-/// A folder or manifest is unreadable.
+/// A folder is unreadable. A build that is, is told in the log.
 pub fn images(site: &Site) -> Result<Vec<Listed>> {
     let recipes = names(&site.root().join("images"), ".toml")?;
     let built = names(&site.built(), ".tar")?;
@@ -37,11 +37,16 @@ pub fn images(site: &Site) -> Result<Vec<Listed>> {
     all.into_iter()
         .filter(|name| name.as_str() != OVERLAYS)
         .map(|name| {
+            let latest = Build::latest(site, name).unwrap_or_else(|error| {
+                // The others are there all the same.
+                log::warn!("{error:#}");
+                None
+            });
             Ok(Listed {
                 name: name.clone(),
                 recipe: recipes.contains(name),
                 built: built.contains(name),
-                latest: Build::latest(site, name)?.map(|build| build.manifest),
+                latest: latest.map(|build| build.manifest),
             })
         })
         .collect()

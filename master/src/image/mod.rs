@@ -3,6 +3,7 @@
 pub mod build;
 pub mod built;
 mod canon;
+mod filesystem;
 pub mod list;
 mod overlay;
 mod pack;

@@ -80,6 +80,22 @@ impl<'a> Archive<'a> {
         })
     }
 
+    /// Writes it uncompressed to `target`; returns how many pages of files in it are not empty. `progress` hears of
+    /// every piece's bytes.
+    ///
+    /// # Errors
+    /// Whoever reads it refuses, or the source is shorter than it was.
+    pub(super) fn write(&self, target: &mut dyn Write, progress: impl Fn(u64)) -> Result<u64> {
+        let (mut plain, mut pages) = (Vec::new(), 0);
+        for index in 0..self.chunks() {
+            plain.clear();
+            pages += self.unpacked(index, &mut plain)?;
+            target.write_all(&plain)?;
+            progress(plain.len() as u64);
+        }
+        Ok(pages)
+    }
+
     fn work(&self, codec: Codec, first: usize, step: usize, send: &SyncSender<Result<Made>>) {
         let mut plain = Vec::new();
         for index in (first..self.cuts.len()).step_by(step) {

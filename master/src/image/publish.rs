@@ -9,6 +9,7 @@ use rootstream::image::manifest::{FORMAT, Latest, Manifest, Media};
 
 use super::built::Built;
 use super::canon::{Entry, Tree};
+use super::filesystem::{self, FileSystem};
 use super::pack::{Archive, Codec};
 use super::survey::survey;
 use super::{build, store};
@@ -31,6 +32,16 @@ pub enum Format {
     /// For tools that know nothing newer.
     #[value(name = "tar.gz")]
     TarGz,
+    /// A file system, mounted in the nodes' memory as it is: for nodes with little of it.
+    Squashfs,
+    /// The same, larger and quicker to read.
+    Erofs,
+}
+
+/// What packs an image.
+enum Packer {
+    Chunks(Codec),
+    FileSystem(FileSystem),
 }
 
 impl Format {
@@ -38,14 +49,17 @@ impl Format {
         match self {
             Self::TarZst => Media::TarZstd,
             Self::TarGz => Media::TarGzip,
+            Self::Squashfs => Media::Squashfs,
+            Self::Erofs => Media::Erofs,
         }
     }
 
-    fn codec(self, level: Option<i32>) -> Result<Codec> {
+    fn packer(self, level: Option<i32>) -> Result<Packer> {
         let (usual, most) = match self {
-            Self::TarZst => (9, 22),
+            Self::TarZst | Self::Squashfs => (9, 22),
             // The levels above take three times as long for one part in a hundred.
             Self::TarGz => (6, 12),
+            Self::Erofs => (9, 12),
         };
         let level = level.unwrap_or(usual);
         if !(1..=most).contains(&level) {
@@ -53,8 +67,10 @@ impl Format {
             return Err(refuse(what, format!("take one from 1 (quick) to {most} (small)")));
         }
         Ok(match self {
-            Self::TarZst => Codec::Zstd(level),
-            Self::TarGz => Codec::Gzip(CompressionLvl::new(level).unwrap_or_default()),
+            Self::TarZst => Packer::Chunks(Codec::Zstd(level)),
+            Self::TarGz => Packer::Chunks(Codec::Gzip(CompressionLvl::new(level).unwrap_or_default())),
+            Self::Squashfs => Packer::FileSystem(FileSystem::Squashfs(level)),
+            Self::Erofs => Packer::FileSystem(FileSystem::Erofs(level)),
         })
     }
 }
@@ -85,7 +101,7 @@ pub fn publish(site: &Site, name: &Name, options: &Options) -> Result<Manifest> 
 /// Publishes this archive: what is surveyed and what is packed are one open file, whatever a build
 /// puts in its place meanwhile.
 fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> Result<Manifest> {
-    let codec = options.format.codec(options.level)?;
+    let packer = options.format.packer(options.level)?;
     // What is wrong with the key is said before the work.
     let signer = Signer::of(site, options.key.as_ref())?;
     let folder = site.folder(&format!("store/{name}"))?;
@@ -109,9 +125,12 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
     let now = SystemTime::now();
     let data = aside::begin(&folder.join("build"))?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let packed = archive
-        .pack(codec, workers, data.as_file(), |bytes| progress.advance(bytes))
-        .with_context(|| format!("packing {}", built.path().display()))?;
+    let advance = |bytes| progress.advance(bytes);
+    let packed = match packer {
+        Packer::Chunks(codec) => archive.pack(codec, workers, data.as_file(), advance),
+        Packer::FileSystem(kind) => filesystem::pack(kind, &archive, &folder, data.as_file(), advance),
+    };
+    let packed = packed.with_context(|| format!("packing {}", built.path().display()))?;
 
     let media = options.format.media();
     let hash = packed.sha256.to_string();
@@ -162,9 +181,9 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
     Ok(manifest)
 }
 
-/// What the signature says beside the bytes that it is of, as minisign(1) shows it.
+/// What the signature says beside the bytes that it is of; minisign(1) writes and shows the file's name, too.
 fn comment(manifest: &Manifest) -> String {
-    format!("name:{}\tbuild:{}\tfile:{}", manifest.name, manifest.build, manifest.file)
+    format!("file:{}.json\tname:{}\tbuild:{}", manifest.build, manifest.name, manifest.build)
 }
 
 fn say_unsigned(site: &Site, manifest: &Manifest) -> Result<()> {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use rootstream::image::trust::{Keys, SIGNATURE_SUFFIX, SignatureFile};
 use serde::{Deserialize, Serialize};
 
 use crate::config::addresses::Name;
@@ -68,6 +70,18 @@ impl Index {
     /// All archives.
     pub fn archives(&self) -> impl Iterator<Item = &Archive> {
         self.shared.iter().chain(self.nodes.values())
+    }
+
+    /// Checks that an archive of this overlay is signed with one of these keys, as a node will.
+    ///
+    /// # Errors
+    /// It is not, or cannot be read.
+    pub(crate) fn check_signature(&self, site: &Site, archive: &Archive, keys: &Keys) -> Result<()> {
+        let path = site.overlay_store().join(self.name.as_str()).join(&archive.file);
+        let signature = path.with_file_name(format!("{}{SIGNATURE_SUFFIX}", archive.file));
+        ensure!(signature.exists(), "it has no signature");
+        let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
+        keys.verify(&read(&path)?, &SignatureFile::parse(&read(&signature)?)?)
     }
 
     /// The archive for `node`, or for a machine that no node entry names; nothing when there is none for such a machine.

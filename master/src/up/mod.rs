@@ -6,6 +6,7 @@ mod dnsmasq;
 mod entity;
 mod files;
 pub mod http;
+mod overlays;
 mod ports;
 mod pxelinux;
 mod range;

@@ -11,14 +11,14 @@ use rootstream::failure::Advise;
 use rootstream::image::manifest::Manifest;
 use rootstream::image::trust::Keys;
 
+use super::overlays;
 use crate::aside;
 use crate::bootstrap::Bootstrap;
 use crate::config::addresses::Name;
 use crate::config::nodes::{Node, Nodes};
-use crate::config::site::{OVERLAYS, Site};
+use crate::config::site::Site;
 use crate::image::store::Build;
 use crate::keys;
-use crate::overlay::Index;
 
 /// What PXELINUX needs beside the menus, and where Debian's packages put it.
 const LOADER: [(&str, &str); 2] =
@@ -85,33 +85,15 @@ fn menu(site: &Site, node: Option<&Node>, port: u16) -> Result<String> {
     };
     let address = config.network.address.address;
     let origin = if port == 80 { format!("http://{address}") } else { format!("http://{address}:{port}") };
-    let overlays = overlays(site, node, &origin)?;
-    let text = ready.and_then(|ready| linux(&ready, &origin, &overlays?, &parameters));
+    let text = match ready {
+        Err(why) => Err(why),
+        Ok(ready) => overlays::urls(site, node, &origin, asked(&ready, &parameters)?.as_ref())?
+            .and_then(|overlays| linux(&ready, &origin, &overlays, &parameters)),
+    };
     Ok(text.unwrap_or_else(|why| {
         log::warn!("{who} cannot boot: {why}");
         refusal(&who, &why)
     }))
-}
-
-/// The URLs of what goes on top of the image of `node`, or of a machine that no node entry names.
-fn overlays(site: &Site, node: Option<&Node>, origin: &str) -> Result<Result<Vec<String>, String>> {
-    let mut urls = Vec::new();
-    for name in node.and_then(|node| node.overlays.as_ref()).unwrap_or(&site.config().defaults.overlays) {
-        let Some(index) = Index::of(site, name)? else {
-            let why = format!("the overlay {name} is not published; run: rootstream overlay publish {name}");
-            return Ok(Err(why));
-        };
-        match index.archive(site, node) {
-            Ok(Some(archive)) => urls.push(format!("{origin}/{OVERLAYS}/{name}/{}", archive.file)),
-            Ok(None) => {
-                log::warn!(
-                    "machines that no node entry names boot without the overlay {name}: it is made for each node"
-                );
-            }
-            Err(why) => return Ok(Err(why)),
-        }
-    }
-    Ok(Ok(urls))
 }
 
 fn find(site: &Site, name: &Name, parameters: &str) -> Result<Result<Ready, String>> {
@@ -139,14 +121,22 @@ fn find(site: &Site, name: &Name, parameters: &str) -> Result<Result<Ready, Stri
             "the initramfs of {name} does not have the keys that are in keys/; run: rootstream bootstrap {name}"
         );
     }
-    if !bootstrap.keys.is_empty() && !cmdline::parse(parameters).config.image.unsigned {
-        let trusted = Keys::parse(&bootstrap.keys)?;
-        if let Err(why) = build.check_signature(&trusted) {
-            let build = &build.manifest.build;
-            return Ok(Err(format!("its nodes would refuse build {build} of {name}: {why:#}; publish it again")));
-        }
+    let ready = Ready { bootstrap, build };
+    if let Some(trusted) = asked(&ready, parameters)?
+        && let Err(why) = ready.build.check_signature(&trusted)
+    {
+        let build = &ready.build.manifest.build;
+        return Ok(Err(format!("its nodes would refuse build {build} of {name}: {why:#}; publish it again")));
     }
-    Ok(Ok(Ready { bootstrap, build }))
+    Ok(Ok(ready))
+}
+
+/// The keys of which nodes with these boot files and parameters want a signature; nothing where they want none.
+fn asked(ready: &Ready, parameters: &str) -> Result<Option<Keys>> {
+    if ready.bootstrap.keys.is_empty() || cmdline::parse(parameters).config.image.unsigned {
+        return Ok(None);
+    }
+    Keys::parse(&ready.bootstrap.keys).map(Some)
 }
 
 fn linux(ready: &Ready, origin: &str, overlays: &[String], parameters: &str) -> Result<String, String> {
@@ -154,13 +144,13 @@ fn linux(ready: &Ready, origin: &str, overlays: &[String], parameters: &str) -> 
     let Manifest { name, build: id, .. } = &build.manifest;
     let mut append = format!("rootstream.image={origin}/images/{name}/{id}.json");
     if bootstrap.keys.is_empty() {
-        let _ = write!(append, " rootstream.sha256={}", build.digest());
+        append += &format!(" rootstream.sha256={}", build.digest());
     }
     if !overlays.is_empty() {
-        let _ = write!(append, " rootstream.overlay={}", overlays.join(","));
+        append += &format!(" rootstream.overlay={}", overlays.join(","));
     }
     let parameters: Vec<&str> = parameters.split_whitespace().collect();
-    let _ = write!(append, " {}", parameters.join(" "));
+    append += &format!(" {}", parameters.join(" "));
     if append.len() > LONGEST_APPEND {
         return Err(format!("its kernel parameters are {} bytes, {LONGEST_APPEND} is the most", append.len()));
     }
@@ -194,7 +184,6 @@ fn refusal(who: &str, why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::overlay::Format;
     use rootstream::image::manifest::{Digest, FORMAT, Media};
 
     fn ready() -> Ready {
@@ -235,64 +224,18 @@ mod tests {
     fn a_menu_boots_the_published_build() {
         let overlays = ["http://m/overlays/a/all-1.tar.zst".to_owned(), "http://m/overlays/b/n1-2.tar.zst".to_owned()];
         let menu = |ready: &Ready| {
-            let parameters = " console=tty0  console=ttyS1,115200n8 ";
-            linux(ready, "http://172.16.0.254:8080", &overlays, parameters).unwrap()
+            linux(ready, "http://172.16.0.254:8080", &overlays, " console=tty0  console=ttyS1,115200n8 ").unwrap()
         };
         let mut ready = ready();
         let start = "SERIAL 1 115200\nDEFAULT linux\nPROMPT 0\nLABEL linux\n  KERNEL compute/vmlinuz-6.1\n  \
                      INITRD compute/initramfs-6.1.img\n  APPEND rootstream.image=http://172.16.0.254:8080/images/compute/b.json";
-        let end = "rootstream.overlay=http://m/overlays/a/all-1.tar.zst,http://m/overlays/b/n1-2.tar.zst \
-                   console=tty0 console=ttyS1,115200n8\n  IPAPPEND 2\n";
+        let end = "rootstream.overlay=http://m/overlays/a/all-1.tar.zst,http://m/overlays/b/n1-2.tar.zst console=tty0 console=ttyS1,115200n8\n  IPAPPEND 2\n";
         // FIPS 180-2, B.1.
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(menu(&ready), format!("{start} rootstream.sha256={digest} {end}"));
         // A signature says more, and a digest would pin what it already fixes.
         ready.bootstrap.keys.insert("site.pub".to_owned(), String::new());
         assert_eq!(menu(&ready), format!("{start} {end}"));
-    }
-
-    #[test]
-    fn overlays_are_those_of_the_node_as_it_is_now() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |path: &str| folder.path().join(path);
-        let nodes = |ip: &str, more: &str| {
-            let n1 = "[[node]]\nname = 'n1'\nmac = '52:54:00:ac:10:01'\n";
-            let n2 = "[[node]]\nname = 'n2'\nmac = '52:54:00:ac:10:02'\nip = '172.16.0.2'\noverlays = []\n";
-            fs::write(at("nodes.toml"), format!("{n1}ip = '{ip}'\n{n2}{more}")).unwrap();
-        };
-        let network = "[network]\ninterface = 'br0'\naddress = '172.16.0.254/24'\n";
-        fs::write(at("site.toml"), format!("{network}[defaults]\noverlays = ['same', 'own']\n")).unwrap();
-        fs::create_dir_all(at("overlays/same/etc")).unwrap();
-        fs::create_dir_all(at("overlays/own/etc")).unwrap();
-        fs::write(at("overlays/same/etc/motd"), "hello").unwrap();
-        fs::write(at("overlays/own/etc/address.in"), "@ip@").unwrap();
-        nodes("172.16.0.1", "");
-        let site = Site::open(folder.path()).unwrap();
-        let of = |which: usize| {
-            let nodes = Nodes::of(&site).unwrap();
-            overlays(&site, nodes.iter().nth(which), "http://m").unwrap()
-        };
-        let publish = |name: &str| {
-            let index =
-                crate::overlay::publish(&site, &name.parse().unwrap(), Format::TarZst, None, false).unwrap().index;
-            index.archives().map(|archive| format!("http://m/overlays/{name}/{}", archive.file)).collect::<Vec<_>>()
-        };
-        let n3 = "[[node]]\nname = 'n3'\nmac = '52:54:00:ac:10:03'\nip = '172.16.0.3'\n";
-
-        assert!(of(0).unwrap_err().contains("overlay same is not published"));
-        let same = publish("same");
-        assert!(of(0).unwrap_err().contains("run: rootstream overlay publish own"));
-        let own = publish("own");
-        assert_eq!(of(0), Ok([&same[..], &own[..1]].concat()));
-        assert_eq!(of(1), Ok(vec![]));
-        // A machine that no node entry names has nothing to fill in.
-        assert_eq!(of(9), Ok(same));
-        nodes("172.16.0.9", n3);
-        let why = of(0).unwrap_err();
-        assert!(why.contains("overlay own was published when its ip was 172.16.0.1; run:"), "{why}");
-        assert!(of(2).unwrap_err().contains("overlay own was published without it"));
-        publish("own");
-        assert_eq!(of(0).unwrap().len(), 2);
     }
 
     #[test]

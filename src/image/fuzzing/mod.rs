@@ -20,7 +20,7 @@ pub use seeds::seeds;
 use super::manifest::{Latest, Manifest, escape, unescape};
 use super::trust::{Keys, SignatureFile};
 
-/// What a fuzzer calls with any bytes.
+/// What a fuzzer calls with bytes of its own.
 pub type Target = fn(&[u8]);
 
 /// Every target by name.

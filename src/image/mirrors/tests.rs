@@ -10,6 +10,7 @@ use rootstream_lab::faulty::{Request, Server, answer, head};
 
 use super::super::fetch::{Fetched, Proof, Target};
 use super::super::halt::Halt;
+use super::super::http::Client;
 use super::super::pipe;
 use super::super::progress::Progress;
 use super::super::range::Piece;
@@ -40,7 +41,8 @@ fn with_mirrors<T>(urls: &[String], test: impl FnOnce(&Mirrors<'_>) -> T) -> T {
     let resolver: Arc<dyn Resolve> = Arc::new(Nobody);
     let anchors = Anchors::default();
     let node = NodeFacts::default();
-    test(&Mirrors::new(Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node }).unwrap())
+    let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node };
+    test(&Mirrors::beginning(sources, Client::new(sources).unwrap(), 0))
 }
 
 fn serve(answer: impl Fn(&Request, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Server {
@@ -222,4 +224,83 @@ fn a_piece_comes_again_and_rather_from_elsewhere() {
     let piece = Piece { urls: &urls, total: 9, offset: 1, avoid: &[] };
     let stopped = with_mirrors(&urls, |mirrors| mirrors.range(piece, &halt, &mut [0; 5]));
     assert!(matches!(stopped, Err(Stop::Gone)) && start.elapsed() < Duration::from_secs(1));
+}
+
+/// Sends the rest of `body` at this many bytes a second.
+fn slowly(request: &Request, stream: &mut TcpStream, body: &[u8], rate: usize) -> io::Result<()> {
+    let from = request.from().unwrap_or(0);
+    let range = format!("bytes {from}-{}/{}", body.len() - 1, body.len());
+    let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+    head(stream, status, &[("Content-Range", &range)], Some(body.len() - from))?;
+    for piece in body[from..].chunks(rate / 20) {
+        stream.write_all(piece)?;
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+// F26
+#[test]
+fn a_slow_mirror_is_left_once_for_the_fastest() {
+    let body = bytes(9_000_000);
+    let start = |rate: usize| {
+        let body = body.clone();
+        serve(move |request, stream| slowly(request, stream, &body, rate))
+    };
+    let (slow, slower, fast) = (start(200_000), start(100_000), start(50_000_000));
+    let urls = [slow.url("/f"), slower.url("/f"), fast.url("/f")];
+    let begun = Instant::now();
+    with_mirrors(&urls, |mirrors| {
+        let (fetched, received) = stream(mirrors, &urls, 9_000_000);
+        assert_eq!(fetched.unwrap().url, urls[2]);
+        assert!(received == body);
+        let tally = mirrors.tally();
+        assert_eq!((tally.switches, tally.retries), (2, 0), "{tally:?}");
+        let [first, second, third] = tally.mirrors.as_slice() else { panic!("{tally:?}") };
+        assert!((150_000..=210_000).contains(&first.rate.unwrap()), "{first:?}");
+        assert!((70_000..=110_000).contains(&second.rate.unwrap()), "{second:?}");
+        assert_eq!((first.requests, second.requests, third.requests), (1, 1, 1));
+        assert!(first.bytes + second.bytes + third.bytes >= 9_000_000 && third.bytes > 7_000_000, "{tally:?}");
+    });
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+// F26
+#[test]
+fn a_mirror_that_is_as_fast_as_the_others_is_kept() {
+    let body = bytes(3_000_000);
+    let start = || {
+        let body = body.clone();
+        serve(move |request, stream| slowly(request, stream, &body, 500_000))
+    };
+    let (first, second) = (start(), start());
+    let urls = [first.url("/f"), second.url("/f")];
+    with_mirrors(&urls, |mirrors| {
+        let (fetched, received) = stream(mirrors, &urls, 3_000_000);
+        fetched.unwrap();
+        assert!(received == body);
+        assert_eq!(mirrors.tally().switches, 0, "six seconds are not worth a change");
+    });
+}
+
+#[test]
+fn failures_are_in_the_record() {
+    let nobody = gone();
+    let server = serve(|request, stream| match request.number {
+        0 => answer(stream, "503 Service Unavailable", &[], b""),
+        _ => answer(stream, "200 OK", &[], b"here"),
+    });
+    let urls = [nobody, server.url("/f")];
+    with_mirrors(&urls, |mirrors| {
+        mirrors.small(&urls, None, 10, Need::May).unwrap();
+        let tally = mirrors.tally();
+        let shares: Vec<_> = tally.mirrors.iter().map(|share| (share.failures, share.bytes)).collect();
+        assert!(shares[0].0 > 0 && shares[1] == (1, 4), "{tally:?}");
+        assert_eq!(tally.retries, shares[0].0 + 1);
+        assert!(
+            tally.reasons[0].url == urls[0] && tally.reasons[0].why.to_lowercase().contains("refused"),
+            "{tally:?}"
+        );
+        assert!(tally.reasons.iter().any(|reason| reason.why.contains("503") && reason.count == 1), "{tally:?}");
+    });
 }
