@@ -19,7 +19,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
-use rootstream::cmdline::Config;
+use rootstream::cmdline::{self, Config};
 use rootstream::facts::NodeFacts;
 use rootstream::failure::Failure;
 use rootstream::image::manifest::{Chunk, Digest, FORMAT, Manifest, Media};
@@ -338,6 +338,31 @@ fn what_cannot_be_mounted_is_refused_before_it_is() {
             wait_for_no_loops(bytes);
         }
     }
+}
+
+#[test]
+fn an_overlay_goes_on_top_of_a_file_system() {
+    let source = tree(5);
+    let file = packed(Media::Squashfs, source.path());
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(2);
+    header.set_mode(0o600);
+    archive.append_data(&mut header, "sbin/init", &b"n1"[..]).unwrap();
+    let archive = archive.into_inner().unwrap();
+    let server = Server::start(move |request, stream| {
+        answer(stream, "200 OK", &[], if request.path == "/image" { &file } else { &archive })
+    });
+    let server = server.unwrap();
+    let line = format!("rootstream.image={} rootstream.overlay={}", server.url("/image"), server.url("/n1.tar"));
+    let overlays = cmdline::parse(&line).check().unwrap().image.overlays;
+    let node = Node::new("64k");
+    let root = node.boot(&Settings { overlays, ..common::settings(&[server.url("/image")]) }).unwrap();
+    assert_eq!((root.facts().media, root.overlays().len()), ("squashfs", 1));
+    let init = root.path().join("sbin/init");
+    assert_eq!((fs::read_to_string(&init).unwrap(), fs::metadata(init).unwrap().mode() & 0o7777), ("n1".into(), 0o600));
+    // The image's other name of that file keeps what it had.
+    assert_eq!(fs::read_to_string(root.path().join("sbin/also")).unwrap(), "#!/bin/sh\n");
 }
 
 // F27

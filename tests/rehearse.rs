@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rootstream_lab::faulty::{Server, answer};
 use rootstream_lab::tree;
@@ -260,4 +261,46 @@ fn people_get_the_verdict_in_the_last_line() {
         .arg(format!("--cmdline=rootstream.image={}", server.url("/i.tar"))));
     assert_eq!(outcome.record.as_str().unwrap().lines().last(), Some("would boot"));
     assert!(!outcome.stderr.is_empty());
+}
+
+// F65
+#[test]
+fn a_server_behind_https_is_known_by_the_certificate_that_is_named() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("i.tar"), image(Some(&program()))).unwrap();
+    // Of another name: it is the very certificate that counts.
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=elsewhere", "-days", "1"])
+        .args(["-keyout", "key.pem", "-out", "server.pem"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-WWW", "-accept", "127.0.0.1:0", "-cert", "server.pem", "-key", "key.pem"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Its first line ends with the address: `ACCEPT 127.0.0.1:PORT PID=…`.
+    let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
+    let accept = said.find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
+    let port = accept.split_whitespace().next().unwrap().rsplit_once(':').unwrap().1.to_owned();
+    let parameters = format!("rootstream.image=https://127.0.0.1:{port}/i.tar rootstream.retry=2s");
+    let named = folder.path().join("server.pem");
+    let mut codes = Vec::new();
+    for options in
+        [&["--ca", named.to_str().unwrap()][..], &[], &["--ca", folder.path().join("key.pem").to_str().unwrap()]]
+    {
+        let root = TempDir::new().unwrap();
+        let outcome = rehearse(root.path(), &parameters, options);
+        codes.push((outcome.code, outcome.record["error"]["why"].as_str().unwrap_or_default().to_owned()));
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(codes[0], (0, String::new()));
+    assert!(codes[1].0 == 1 && codes[1].1.contains("holds no certificate"), "{:?}", codes[1]);
+    assert!(codes[2].0 == 2 && codes[2].1.contains("private key"), "{:?}", codes[2]);
 }

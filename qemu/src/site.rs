@@ -65,8 +65,8 @@ impl Site {
     }
 
     /// Brings the site up to date: configuration, image, kernel and initramfs with `init` in it, and the
-    /// node; with a key that the nodes trust, or without; with the image published as this value of IMAGE says. What has not
-    /// changed is not built again.
+    /// node; with a key that the nodes trust, or without; with the image published as this value of IMAGE
+    /// says. What has not changed is not built again.
     ///
     /// # Errors
     /// The companion fails; it has said why.

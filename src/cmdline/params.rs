@@ -37,7 +37,7 @@ pub const PARAMS: &[Param] = &[
         group: "Image",
         value: "URL[,URL…] | dhcp",
         default: "none: an error that says so",
-        meaning: "the image: a plain `.tar`, `.tar.gz`, `.tar.zst` or `.tar.xz`, or a `.squashfs` or `.erofs` file system, over `http://` or `https://`. Several URLs are mirrors of the same bytes, tried in turn. `dhcp`: the URL that the lease has as root path (option 17), or else as boot file (option 67); only where the initramfs holds a trust key, because anybody can answer DHCP",
+        meaning: "the image: a plain `.tar`, `.tar.gz`, `.tar.zst` or `.tar.xz`, or a `.squashfs` or `.erofs` file system, over `http://` or `https://`, whose servers are known by the certificates in the initramfs alone (`tls/` of the site). Several URLs are mirrors of the same bytes: a node begins at any of them, goes on at another where one fails, and leaves a slow one. `dhcp`: the URL that the lease has as root path (option 17), or else as boot file (option 67); only where the initramfs holds a trust key, because anybody can answer DHCP",
         set: |config, value| {
             config.image.from_lease = value == "dhcp";
             if !config.image.from_lease {
@@ -99,7 +99,7 @@ pub const PARAMS: &[Param] = &[
         group: "Image",
         value: "OPTION=VALUE[,…]",
         default: "size: half the memory, at most what is available less 128 MiB; mpol=interleave on machines with several memory nodes",
-        meaning: "mount options of the root's tmpfs: `size`, `nr_inodes`, `mpol`, `huge`, `mode` (tmpfs(5))",
+        meaning: "mount options of the root's tmpfs (with a squashfs or erofs image: of the tmpfs that takes what the node writes): `size`, `nr_inodes`, `mpol`, `huge`, `mode` (tmpfs(5))",
         set: |config, value| TmpfsOptions::parse(value).map(|options| config.tmpfs = options),
     },
     Param {

@@ -119,6 +119,11 @@ impl Choice {
         self.mirrors.iter().any(|mirror| !mirror.given_up)
     }
 
+    /// Whether any other mirror is left.
+    pub(super) fn any_other(&self, than: usize) -> bool {
+        self.mirrors.iter().enumerate().any(|(index, mirror)| index != than && !mirror.given_up)
+    }
+
     /// It is never asked again.
     pub(super) fn give_up(&mut self, index: usize) {
         if let Some(mirror) = self.mirrors.get_mut(index) {
@@ -194,6 +199,7 @@ mod tests {
         assert_eq!(choice.pick(SECOND, |_| true, &[0, 1]), Pick::Now(1));
         assert_eq!(choice.pick(SECOND, |index| index == 0, &[0, 1]), Pick::Now(0), "the only one asked for");
         choice.give_up(0);
+        assert!(choice.any_other(0) && !choice.any_other(1));
         choice.give_up(1);
         assert_eq!(pick(&choice, SECOND), Pick::Nobody);
         assert!(!choice.any_left());

@@ -8,6 +8,7 @@ use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Error as XzError, Stream, TELL_UNSUPPORTED_CHECK};
 
+use super::filesystem::Kind;
 use super::pipe::{Reader, Writer};
 use crate::failure::{Advise as _, refuse};
 
@@ -46,6 +47,10 @@ pub(super) fn sniff(head: &[u8]) -> anyhow::Result<Format> {
         let what = format!("the file is {name}, which cannot be unpacked");
         Err(refuse(what, "publish the image as .tar, .tar.gz, .tar.zst or .tar.xz"))
     };
+    // On top of an image, where nothing can be mounted.
+    if let Some(kind) = Kind::sniff(head) {
+        return unsupported(&format!("a {} file system", kind.name()));
+    }
     match head {
         [0x1f, 0x8b, ..] => Ok(Format::Gzip),
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Format::Zstd),

@@ -243,6 +243,9 @@ impl Fetch<'_> {
             self.have += count as u64;
             self.progress.received(self.have);
             self.news = Some(Instant::now());
+            if self.mirrors.is_doubted(mirror) {
+                return Err(Fault::Hopeless("what comes from there is damaged".to_owned()));
+            }
             if let Some(rate) = pace.add(count as u64, watch.took) {
                 self.mirrors.state().choice.measured(mirror, rate);
                 self.rather_another(mirror, rate)?;

@@ -15,6 +15,9 @@ use super::tally::{Share, Tally};
 use super::{Settings, Sources};
 use crate::random;
 
+/// One damaged piece may be a bit that fell over in a switch; at this many the file there is damaged.
+const DOUBT: u32 = 2;
+
 /// The mirrors of one image, by their place in `rootstream.image=`, and what is left of `rootstream.retry=`. Shared by
 /// all threads and all passes of an installation.
 pub(super) struct Mirrors<'a> {
@@ -31,6 +34,8 @@ pub(super) struct State {
     pub(super) patience: Patience,
     /// Cleared where answers to ranges are no use.
     ranges: Vec<bool>,
+    /// Damaged pieces that each gave.
+    damage: Vec<u32>,
     /// Which mirror gave the stream's bytes from this offset on, in order.
     givers: Vec<(u64, usize)>,
     pub(super) tally: Tally,
@@ -118,6 +123,7 @@ impl<'a> Mirrors<'a> {
             choice: Choice::new(count, random),
             patience: Patience::new(settings.retry),
             ranges: vec![true; count],
+            damage: vec![0; count],
             givers: Vec::new(),
             tally: Tally { mirrors: settings.urls.iter().map(share).collect(), ..Tally::default() },
         };
@@ -177,6 +183,19 @@ impl<'a> Mirrors<'a> {
     /// The mirror that the stream's byte at `offset` came from.
     pub(super) fn giver(&self, offset: u64) -> Option<usize> {
         self.state().givers.iter().rev().find(|(from, _)| *from <= offset).map(|(_, mirror)| *mirror)
+    }
+
+    /// Notes that a piece which this mirror gave is not what it must be.
+    pub(super) fn damaged(&self, mirror: usize) {
+        if let Some(damage) = self.state().damage.get_mut(mirror) {
+            *damage = damage.saturating_add(1);
+        }
+    }
+
+    /// Whether a mirror gave so much damage that the rest had better come from another, and there is another.
+    pub(super) fn is_doubted(&self, mirror: usize) -> bool {
+        let state = self.state();
+        state.damage.get(mirror).is_some_and(|damage| *damage >= DOUBT) && state.choice.any_other(mirror)
     }
 
     /// Forgets who gave what: another stream begins.

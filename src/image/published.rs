@@ -277,6 +277,7 @@ impl Repair for Again<'_> {
     fn repair(&self, index: usize, chunk: &Chunk, packed: &mut [u8]) -> anyhow::Result<()> {
         let Published { manifest, urls, .. } = self.published;
         let mut avoid: Vec<usize> = self.mirrors.giver(chunk.offset).into_iter().collect();
+        avoid.iter().for_each(|mirror| self.mirrors.damaged(*mirror));
         for count in 1..=REPAIRS {
             log::warn!("image: chunk {index} is not what its manifest says; fetching it again, {count} of {REPAIRS}");
             let piece = Piece { urls, total: manifest.size, offset: chunk.offset, avoid: &avoid };
@@ -284,6 +285,7 @@ impl Repair for Again<'_> {
             if Digest(Sha256::digest(&*packed).into()) == chunk.sha256 {
                 return Ok(());
             }
+            self.mirrors.damaged(mirror);
             avoid.push(mirror);
         }
         let end = chunk.offset + chunk.size - 1;

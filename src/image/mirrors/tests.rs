@@ -283,6 +283,30 @@ fn a_mirror_that_is_as_fast_as_the_others_is_kept() {
     });
 }
 
+// F33
+#[test]
+fn a_mirror_that_gives_damage_is_left_when_there_is_another() {
+    let body = bytes(3_000_000);
+    let start = || {
+        let body = body.clone();
+        serve(move |request, stream| good(request, stream, &body, usize::MAX))
+    };
+    let servers = [start(), start()];
+    let urls = [servers[0].url("/f"), servers[1].url("/f")];
+    for (damage, last) in [(1, 0), (2, 1)] {
+        with_mirrors(&urls, |mirrors| {
+            (0..damage).for_each(|_| mirrors.damaged(0));
+            let (fetched, received) = stream(mirrors, &urls, 3_000_000);
+            assert_eq!(fetched.unwrap().url, urls[last]);
+            assert!(received == body);
+        });
+    }
+    with_mirrors(&urls[..1], |mirrors| {
+        (0..9).for_each(|_| mirrors.damaged(0));
+        stream(mirrors, &urls[..1], 3_000_000).0.unwrap();
+    });
+}
+
 #[test]
 fn failures_are_in_the_record() {
     let nobody = gone();
