@@ -172,6 +172,53 @@ fn a_merged_usr_stays_merged() {
     assert_eq!((mode("usr/lib"), mode("usr/lib/firmware")), (0o755, 0o711));
 }
 
+// F43: a file system image is the lower layer of the kernel's own overlay, and what goes on top goes into the upper one.
+#[test]
+fn a_mounted_image_takes_overlays_too() {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    let top = at("top");
+    for path in ["lower", "top", "root"] {
+        fs::create_dir(at(path)).unwrap();
+    }
+    mount(None::<&str>, &top, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    fs::create_dir(at("top/upper")).unwrap();
+    fs::create_dir(at("top/work")).unwrap();
+    let plain = server(vec![]);
+    common::install(&common::settings(&[plain.url("/i.tar")]), true, &at("lower")).unwrap();
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        at("lower").display(),
+        at("top/upper").display(),
+        at("top/work").display()
+    );
+    mount(None::<&str>, &at("root"), Some("overlay"), MsFlags::empty(), Some(layers.as_str())).unwrap();
+
+    let overlay = archive(&[
+        ("lib/", "755"),
+        ("lib/libc.so", "a newer one"),
+        ("etc/", "750"),
+        ("etc/resolv.conf", "the overlay's"),
+        ("etc/passwd", "the overlay's"),
+        ("etc/again", "=> usr/sbin/tool"),
+    ]);
+    let files = vec![("/i.tar", archive(&[("usr/sbin/tool", "x")])), ("/o.tar", overlay)];
+    let server = server(files);
+    let settings = settings(&server, &["/o.tar"]);
+    let (anchors, mut tally) = (Anchors::default(), Tally::default());
+    common::install_on(&settings, &anchors, &node(), UNPACK, &at("root"), &mut tally).unwrap();
+    let root = at("root");
+    assert_eq!((link(&root, "lib").as_str(), read(&root, "usr/lib/libc.so").as_str()), ("usr/lib", "a newer one"));
+    assert_eq!((read(&root, "etc/passwd").as_str(), read(&root, "etc/passwd-").as_str()), ("the overlay's", "root"));
+    assert_eq!(read(&root, "run/resolv.conf"), "of the running system");
+    assert_eq!(read(&root, "etc/again"), "x");
+    assert_eq!(fs::metadata(root.join("etc")).unwrap().mode() & 0o777, 0o750);
+    assert_eq!(read(&at("lower"), "etc/passwd"), "root", "the image stays as it is");
+}
+
 // F43
 #[test]
 fn an_overlay_changes_nothing_outside_the_root() {

@@ -9,14 +9,15 @@ mod common;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
+use anyhow::Context as _;
 use common::published::{Image, from_store, publish};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use rootstream::facts::NodeFacts;
 use rootstream::failure::Failure;
 use rootstream::image::manifest::Media;
-use rootstream::image::{self, Anchors, Machine, Resolve, Sources, Tally, Unpack, VerifiedRoot};
+use rootstream::image::{self, Anchors, Machine, Sources, Tally, Unpack, VerifiedRoot};
 use rootstream_lab::faulty::{Server, answer};
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
@@ -44,22 +45,13 @@ fn serve(image: &Image) -> Server {
     Server::start(move |request, stream| from_store(&store, request, stream)).unwrap()
 }
 
-#[derive(Debug)]
-struct Nobody;
-
-impl Resolve for Nobody {
-    fn resolve(&self, host: &str, _: u16) -> anyhow::Result<Vec<std::net::SocketAddr>> {
-        anyhow::bail!("nobody knows {host}")
-    }
-}
-
 fn install(server: &Server, machine: &Machine, root: &Path) -> anyhow::Result<VerifiedRoot> {
     let settings = common::settings(&[server.url("/c/b.json")]);
     let (anchors, mut tally) = (Anchors::default(), Tally::default());
-    let resolver: Arc<dyn Resolve> = Arc::new(Nobody);
-    let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver };
-    let unpack = Unpack { owners: true, workers: 2 };
-    image::plan(sources, machine, &mut tally)?.install(unpack, root, &mut tally)
+    let (resolver, node) = (common::resolver(), NodeFacts::default());
+    let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node };
+    let unpack = Unpack { owners: true, workers: 2, mount: None };
+    image::plan(sources, machine, &mut tally)?.install(unpack, root, &mut tally)?.root().context("it is an archive")
 }
 
 fn refusal(server: &Server, machine: &Machine, root: &Path) -> String {

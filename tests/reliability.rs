@@ -13,6 +13,16 @@ fn rows() -> Vec<Vec<String>> {
     rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
+/// Whether a comment such as `// F19, F24` has a row's number, or one of its numbers: `F18-20`.
+fn is_about(comment: &str, row: &str) -> bool {
+    let (first, last) = row.split_once('-').unwrap_or((row, ""));
+    let (letter, first) = first.split_at(1);
+    let Ok(first) = first.parse::<u32>() else { return false };
+    let numbers = first..=last.parse().unwrap_or(first);
+    let words = comment.split(|c: char| !c.is_ascii_alphanumeric());
+    words.filter_map(|word| word.strip_prefix(letter)?.parse().ok()).any(|number| numbers.contains(&number))
+}
+
 #[test]
 fn every_test_that_the_page_names_exists() {
     let mut named = 0;
@@ -20,15 +30,19 @@ fn every_test_that_the_page_names_exists() {
         let [number, _, _, proof] = row.as_slice() else { panic!("not four cells: {row:?}") };
         let tests: Vec<&str> = proof.split('`').filter(|word| word.contains(".rs::")).collect();
         assert!(!tests.is_empty() || proof.contains("not built") || proof.contains("no test"), "{number}: no proof");
-        for test in tests {
+        let mut points_back = false;
+        for test in &tests {
             let (file, name) = test.split_once("::").unwrap();
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
             let source = fs::read_to_string(path).unwrap_or_else(|error| panic!("{number}: {file}: {error}"));
             let lines: Vec<&str> = source.lines().map(str::trim).collect();
-            let is_there = lines.windows(2).any(|pair| pair == ["#[test]", &format!("fn {name}() {{")]);
-            assert!(is_there, "{number}: there is no test {name} in {file}");
+            let at = lines.windows(2).position(|pair| pair == ["#[test]", &format!("fn {name}() {{")]);
+            let at = at.unwrap_or_else(|| panic!("{number}: there is no test {name} in {file}"));
+            let comment = at.checked_sub(1).and_then(|above| lines.get(above)).filter(|line| line.starts_with("//"));
+            points_back |= comment.is_some_and(|comment| is_about(comment, number));
             named += 1;
         }
+        assert!(points_back || tests.is_empty() || number == "Builder", "{number}: no test is marked with it");
     }
     assert!(named > 100, "only {named} tests were found on the page");
 }

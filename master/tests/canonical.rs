@@ -158,8 +158,9 @@ fn the_agent_unpacks_the_same_tree_with_any_number_of_workers_and_through_cuts()
             let mut tally = Tally::default();
             let root = tempfile::tempdir().unwrap();
             let plan = image::plan(sources, &Machine::default(), &mut tally).unwrap();
-            let installed = plan.install(Unpack { owners: true, workers }, root.path(), &mut tally).unwrap();
-            assert_eq!(installed.facts().trust, Trust::Signed);
+            let installed =
+                plan.install(Unpack { owners: true, workers, mount: None }, root.path(), &mut tally).unwrap();
+            assert_eq!(installed.root().unwrap().trust(), Trust::Signed);
             assert_eq!(tally.retries > 0, most < usize::MAX, "{tally:?}");
             let differences = compare_trees(expected.path(), root.path()).unwrap();
             assert!(differences.is_empty(), "{format} {workers}: {}", differences.join("\n"));

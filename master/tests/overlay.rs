@@ -7,10 +7,19 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use common::{TestSite, shell, stderr};
+use common::{TestSite, image, shell, stderr};
+use rootstream::cmdline;
+use rootstream::facts::NodeFacts;
 use rootstream::image::trust::{Keys, SignatureFile};
+use rootstream::image::{Anchors, Machine, Resolve, Sources, Tally, Trust, Unpack};
+use rootstream_master::config::site::Site;
+use rootstream_master::up::http::Server;
 use serde_json::Value;
 
 /// A site with two nodes and the overlay `common`: a file, a private script, a link and an empty folder.
@@ -123,6 +132,63 @@ fn archives_are_signed_under_their_names() {
     }
     let output = site.run(&["overlay", "publish", "node", "--key", "other"]);
     assert!(stderr(&output).contains("there is no keys/other.key"), "{}", stderr(&output));
+}
+
+/// Knows no names: the tests' servers have addresses.
+#[derive(Debug)]
+struct Nobody;
+
+impl Resolve for Nobody {
+    fn resolve(&self, host: &str, _: u16) -> anyhow::Result<Vec<SocketAddr>> {
+        anyhow::bail!("{host}: no names here")
+    }
+}
+
+// F34
+#[test]
+fn a_node_gets_what_was_published_for_it_and_nothing_else() {
+    let site = site();
+    site.done(&["key", "new"]);
+    put(&site, "node/etc/hostname.in", "@hostname@\n", 0o644);
+    site.built("compute", &image(&[]));
+    site.done(&["image", "publish", "compute"]);
+    let common = site.done(&["overlay", "publish", "common"]);
+    let own = site.done(&["overlay", "publish", "node"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let server = Server::new(&Site::open(&site.path("")).unwrap(), listener).unwrap();
+    runtime.spawn(server.run(std::future::pending(), Duration::ZERO));
+
+    let url = |file: &str| format!("{origin}/{}", file.trim().strip_prefix("store/").unwrap());
+    let anchors = Anchors { keys: Keys::read(&[site.path("keys/site.pub")]).unwrap(), ..Anchors::default() };
+    let install = |overlays: &[String]| {
+        let line = format!(
+            "rootstream.image={origin}/images/compute/latest.json rootstream.overlay={} rootstream.retry=1",
+            overlays.join(",")
+        );
+        let settings = cmdline::parse(&line).check().unwrap().image;
+        let (resolver, node): (Arc<dyn Resolve>, _) = (Arc::new(Nobody), NodeFacts::default());
+        let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node };
+        let (root, mut tally) = (tempfile::tempdir().unwrap(), Tally::default());
+        let unpack = Unpack { owners: true, workers: 2, mount: None };
+        let plan = rootstream::image::plan(sources, &Machine::default(), &mut tally).unwrap();
+        let installed = plan.install(unpack, root.path(), &mut tally);
+        installed.map(|installed| (root, installed.root().unwrap())).map_err(|error| format!("{error:#}"))
+    };
+    let (root, verified) = install(&[url(&common), url(own.lines().next().unwrap())]).unwrap();
+    let read = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
+    assert_eq!((read("etc/motd").as_str(), read("etc/hostname").as_str()), ("hello\n", "n1\n"));
+    assert_eq!((verified.trust(), verified.overlays().len()), (Trust::Signed, 2));
+    assert_eq!(fs::metadata(root.path().join("usr/local/sbin/tune")).unwrap().mode() & 0o7777, 0o750);
+
+    // n2's archive, signature and all, under the name of n1's.
+    let files: Vec<PathBuf> = own.lines().map(|file| site.path(file)).collect();
+    let (first, second) = (&files[0], &files[1]);
+    fs::copy(second, first).unwrap();
+    fs::copy(format!("{}.minisig", second.display()), format!("{}.minisig", first.display())).unwrap();
+    let why = install(&[url(own.lines().next().unwrap())]).unwrap_err();
+    assert!(why.contains("the signature is of \"n2-"), "{why}");
 }
 
 #[test]

@@ -130,6 +130,10 @@ fn install(options: &Options, config: &Config, network: Option<&Network>, record
             record.warn(format!(
                 "the image is a {media} file, verified and stored; what is in it is not checked without mounting it"
             ));
+            if !settings.overlays.is_empty() {
+                let count = settings.overlays.len();
+                record.warn(format!("the overlays ({count}) go on top of the mounted image and were not fetched"));
+            }
             return Ok(());
         }
     };

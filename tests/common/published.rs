@@ -159,12 +159,13 @@ pub(crate) fn from_store_at_most(
     most: usize,
 ) -> io::Result<()> {
     let Some(body) = store.get(&request.path) else { return answer(stream, "404 Not Found", &[], b"") };
+    let tag = format!("\"{}-{}\"", request.path, body.len());
     let Some((from, to)) = span(request, body.len()) else {
-        head(stream, "200 OK", &[], Some(body.len()))?;
+        head(stream, "200 OK", &[("ETag", &tag)], Some(body.len()))?;
         return stream.write_all(&body[..body.len().min(most)]);
     };
     let range = format!("bytes {from}-{}/{}", to - 1, body.len());
-    head(stream, "206 Partial Content", &[("Content-Range", &range)], Some(to - from))?;
+    head(stream, "206 Partial Content", &[("Content-Range", &range), ("ETag", &tag)], Some(to - from))?;
     stream.write_all(&body[from..to.min(from.saturating_add(most))])
 }
 

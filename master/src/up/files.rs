@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
+use rootstream::image::trust::SIGNATURE_SUFFIX;
 
 use super::digests::Digests;
 
@@ -66,13 +67,15 @@ impl Roots {
         let relative = relative(rest).ok_or(Errno::ENOENT)?;
         let (file, metadata) = open_below(root, &relative)?;
         let json = relative.extension().is_some_and(|e| e == "json");
+        let signature = relative.to_string_lossy().ends_with(SIGNATURE_SUFFIX);
         let of_store = |path: &Path| open_below(root, path).ok();
         let sha256 = if top == "images" && !json { self.digests.of(&relative, metadata.len(), of_store) } else { None };
         Ok(Found {
             file,
             sha256,
             metadata,
-            immutable: published && !relative.ends_with("latest.json"),
+            // What is signed anew, with another key, keeps its name.
+            immutable: published && !relative.ends_with("latest.json") && !signature,
             media: if json { "application/json" } else { "application/octet-stream" },
         })
     }
@@ -122,6 +125,7 @@ mod tests {
         fs::create_dir_all(at("tftp/c")).unwrap();
         fs::create_dir_all(at("store/overlays/o")).unwrap();
         fs::write(at("store/overlays/o/n1-0a.tar.zst"), "overlay").unwrap();
+        fs::write(at("store/overlays/o/n1-0a.tar.zst.minisig"), "signature").unwrap();
         fs::write(at("store/overlays/o/latest.json"), "{}").unwrap();
         fs::write(at("site.toml"), "secret").unwrap();
         fs::write(at("store/c/b.tar"), "image").unwrap();
@@ -135,6 +139,7 @@ mod tests {
         let roots = Roots::open(&at("store"), &at("store/overlays"), &at("tftp")).unwrap();
         assert!(roots.find("/overlays/o/n1-0a.tar.zst").unwrap().immutable);
         assert!(!roots.find("/overlays/o/latest.json").unwrap().immutable);
+        assert!(!roots.find("/overlays/o/n1-0a.tar.zst.minisig").unwrap().immutable);
         assert!(roots.find("/images/c/b.tar").unwrap().immutable);
         assert!(roots.find("/images/c/inside").is_ok());
         assert!(!roots.find("/boot/c/vmlinuz-6.1").unwrap().immutable);

@@ -71,7 +71,7 @@ pub fn chunks(input: &[u8]) {
 pub(super) fn install(
     manifest: &Manifest,
     file: &[u8],
-    options: Unpack,
+    options: Unpack<'_>,
     place: &Enclosure,
 ) -> anyhow::Result<Unpacked> {
     let (mut into, from) = pipe::pipe(2 + file.len() / pipe::BLOCK);

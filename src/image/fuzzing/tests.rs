@@ -1,5 +1,8 @@
 //! The fuzzers' targets in every run of the tests: their seeds, and the same few thousand mutations of them.
 
+use std::fs;
+use std::path::Path;
+
 use super::chunked::{Enclosure, cut, install, publish, snapshot};
 use super::seeds::canonical;
 use super::{TARGETS, seeds};
@@ -58,7 +61,6 @@ impl Chance {
 fn run(name: &str, rounds: usize) {
     let (_, target) = TARGETS.into_iter().find(|(target, _)| *target == name).unwrap();
     let seeds = seeds(name);
-    assert!(!seeds.is_empty());
     for seed in &seeds {
         target(seed);
     }
@@ -70,6 +72,21 @@ fn run(name: &str, rounds: usize) {
             chance.mutate(&mut bytes, other);
         }
         target(&bytes);
+    }
+}
+
+#[test]
+fn every_target_has_seeds() {
+    // `make fuzz` has them written where its fuzzers begin.
+    let corpus = std::env::var_os("ROOTSTREAM_WRITE_SEEDS");
+    for (target, _) in TARGETS {
+        let seeds = seeds(target);
+        assert!(!seeds.is_empty(), "{target}");
+        let Some(folder) = corpus.as_ref().map(|corpus| Path::new(corpus).join(target)) else { continue };
+        fs::create_dir_all(&folder).unwrap();
+        for (index, seed) in seeds.iter().enumerate() {
+            fs::write(folder.join(format!("seed-{index}")), seed).unwrap();
+        }
     }
 }
 

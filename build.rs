@@ -1,0 +1,12 @@
+//! Links the static agent without the tables that only unwinding needs (initramfs/init.ld).
+
+fn main() {
+    println!("cargo::rerun-if-changed=initramfs/init.ld");
+    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
+    if is("CARGO_CFG_TARGET_ENV", "musl")
+        && is("CARGO_CFG_PANIC", "abort")
+        && let Ok(folder) = std::env::var("CARGO_MANIFEST_DIR")
+    {
+        println!("cargo::rustc-link-arg-bin=init=-Wl,-T,{folder}/initramfs/init.ld");
+    }
+}
