@@ -28,7 +28,7 @@ const LATEST: &str = "latest.json";
 /// The largest pointer that is read.
 const LATEST_LIMIT: u64 = 4096;
 /// Blocks between the fetching thread and the workers, who have buffers of their own.
-const BLOCKS: usize = 4;
+const BLOCKS: usize = 8;
 /// How often a damaged chunk is fetched again.
 const REPAIRS: usize = 3;
 
