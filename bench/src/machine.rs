@@ -57,7 +57,8 @@ fn version(program: &str, arguments: &[&str]) -> String {
     let said = String::from_utf8_lossy(&said);
     let line = said.lines().next().unwrap_or("unknown").trim_matches(['*', ' ']);
     // Some go on with every library that they were built with.
-    line.split_once(" (").map_or(line, |(version, _)| version).to_owned()
+    let words: Vec<&str> = line.split(' ').take(4).collect();
+    words.join(" ").trim_end_matches(',').to_owned()
 }
 
 #[cfg(test)]
