@@ -37,7 +37,7 @@ pub const PARAMS: &[Param] = &[
         group: "Image",
         value: "URL[,URL…] | dhcp",
         default: "none: an error that says so",
-        meaning: "the image: a plain `.tar`, `.tar.gz`, `.tar.zst` or `.tar.xz`, or a `.squashfs` or `.erofs` file system, over `http://` or `https://`, whose servers are known by the certificates in the initramfs alone (`tls/` of the site). Several URLs are mirrors of the same bytes: a node begins at any of them, goes on at another where one fails, and leaves a slow one. `dhcp`: the URL that the lease has as root path (option 17), or else as boot file (option 67); only where the initramfs holds a trust key, because anybody can answer DHCP",
+        meaning: "the image: what `rootstream image publish` made, named by its manifest (`…/NAME/BUILD.json`) or by the pointer to the newest one (`…/NAME/latest.json`); or a plain `.tar`, `.tar.gz`, `.tar.zst` or `.tar.xz`, or a `.squashfs` or `.erofs` file system, over `http://` or `https://`, whose servers are known by the certificates in the initramfs alone (`tls/` of the site). Several URLs are mirrors of the same bytes: a node begins at any of them, goes on at another where one fails, and leaves a slow one. `dhcp`: the URL that the lease has as root path (option 17), or else as boot file (option 67); only where the initramfs holds a trust key, because anybody can answer DHCP",
         set: |config, value| {
             config.image.from_lease = value == "dhcp";
             if !config.image.from_lease {
@@ -58,8 +58,8 @@ pub const PARAMS: &[Param] = &[
         name: "rootstream.sha256",
         group: "Image",
         value: "64 hex digits",
-        default: "none: complete and well-formed is enough",
-        meaning: "the digest of the image file as served; anything else is refused",
+        default: "none: complete and well-formed is enough, where no signature is asked for",
+        meaning: "the digest of the file that `rootstream.image=` names, as served: of a plain image, or of a published one's manifest, which has the digests of all the rest; anything else is refused",
         set: |config, value| sha256(value).map(|digest| config.image.sha256 = Some(digest)),
     },
     Param {
@@ -98,7 +98,7 @@ pub const PARAMS: &[Param] = &[
         name: "rootstream.tmpfs",
         group: "Image",
         value: "OPTION=VALUE[,…]",
-        default: "size: half the memory, at most what is available less 128 MiB; mpol=interleave on machines with several memory nodes",
+        default: "size: half the memory, or a quarter more than a published image needs where that is more, at most what is available less 128 MiB; nr_inodes: an inode for every second page of memory, or twice a published image's; mpol=interleave on machines with several memory nodes",
         meaning: "mount options of the root's tmpfs (with a squashfs or erofs image: of the tmpfs that takes what the node writes): `size`, `nr_inodes`, `mpol`, `huge`, `mode` (tmpfs(5))",
         set: |config, value| TmpfsOptions::parse(value).map(|options| config.tmpfs = options),
     },

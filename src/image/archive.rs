@@ -17,6 +17,8 @@ pub use super::sparse::Map;
 
 /// The most bytes of extension headers that one member may have.
 const EXTENSIONS: u64 = 1 << 20;
+/// The most bytes of an extended attribute's value (XATTR_SIZE_MAX of linux/limits.h).
+const XATTR: usize = 65_536;
 
 /// What a member becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -366,6 +368,7 @@ impl Draft {
     fn apply(&mut self, record: Record<'_>) -> anyhow::Result<()> {
         let (key, value) = record;
         if let Some((name, value)) = pax::xattr(key, value)? {
+            ensure!(value.len() <= XATTR, "an extended attribute of {} bytes; Linux takes {XATTR}", value.len());
             self.xattrs.retain(|(other, _)| *other != name);
             self.xattrs.push((name, value));
             return Ok(());

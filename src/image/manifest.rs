@@ -197,6 +197,11 @@ impl Manifest {
         for (what, name) in [("name", &self.name), ("build", &self.build), ("file", &self.file)] {
             ensure!(is_plain_name(name), "its {what} is \"{}\"", name.escape_debug());
         }
+        // Times are compared as texts.
+        let shape = |(byte, pattern): (u8, u8)| byte == pattern || (pattern == b'0' && byte.is_ascii_digit());
+        let pattern = b"0000-00-00T00:00:00Z";
+        let proper = self.created.len() == pattern.len() && self.created.bytes().zip(*pattern).all(shape);
+        ensure!(proper, "it was created \"{}\", which is no time in UTC", self.created.escape_debug());
         let mut at = 0u64;
         let mut open: Option<(&Continued, u64)> = None;
         for (index, chunk) in self.chunks.iter().enumerate() {
@@ -378,6 +383,17 @@ mod tests {
             let mut bad = manifest(vec![chunk(0, 10, 1, None)]);
             bad.file = name.to_owned();
             assert!(parse(&bad).is_err(), "{name:?}");
+        }
+    }
+
+    // F36
+    #[test]
+    fn times_can_be_compared() {
+        for created in ["", "2026-11-22", "2026-11-22 18:00:00Z", "2026-11-22T18:00:00.5Z", "2026-11-22T18:00:00+01:00"]
+        {
+            let mut bad = manifest(vec![chunk(0, 10, 1, None)]);
+            bad.created = created.to_owned();
+            assert!(parse(&bad).unwrap_err().to_string().contains("no time in UTC"), "{created:?}");
         }
     }
 

@@ -48,6 +48,11 @@ impl Metadata {
         }
     }
 
+    /// About how many bytes it takes to keep.
+    pub(super) fn weight(&self) -> usize {
+        size_of::<Self>() + self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+
     fn ids(&self) -> (Option<Uid>, Option<Gid>) {
         (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
     }

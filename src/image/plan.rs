@@ -130,6 +130,7 @@ fn passes(
     root: &Path,
     mirrors: &Mirrors<'_>,
 ) -> anyhow::Result<(Facts, Option<Kind>)> {
+    let fresh = std::fs::read_dir(root).with_context(|| format!("listing {}", root.display()))?.next().is_none();
     loop {
         let start = Instant::now();
         match stream::pass(sources, Layer::Image, unpack, root, mirrors)? {
@@ -137,7 +138,7 @@ fn passes(
             Pass::Damaged(error) if mirrors.blame() => {
                 mirrors.begin_again(Duration::ZERO);
                 log::warn!("image: {error:#}; starting again in an empty tree, from another mirror");
-                empty(root).advise(format!("emptying {}", root.display()), "check that file system")?;
+                empty(root, fresh)?;
             }
             Pass::Damaged(error) => return Err(error),
             Pass::Restart(why) => {
@@ -147,21 +148,44 @@ fn passes(
                     return Err(refuse(why, todo).context("the image changed too often while it was fetched"));
                 }
                 log::warn!("image: {why}; starting again in an empty tree");
-                empty(root).advise(format!("emptying {}", root.display()), "check that file system")?;
+                empty(root, fresh)?;
             }
         }
     }
 }
 
-/// Removes what a directory holds.
-fn empty(root: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(root)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
+/// Removes what a directory holds, if all of it is ours: `fresh` says that it was empty.
+fn empty(root: &Path, fresh: bool) -> anyhow::Result<()> {
+    if !fresh {
+        let what = format!("{} was not empty, so it is not emptied for another start", root.display());
+        return Err(refuse(what, "name an empty folder"));
     }
-    Ok(())
+    let remove = || -> std::io::Result<()> {
+        for entry in std::fs::read_dir(root)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            } else {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    remove().advise(format!("emptying {}", root.display()), "check that file system")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ours_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("theirs")).unwrap();
+        let error = empty(root.path(), false).unwrap_err().to_string();
+        assert!(error.contains("was not empty"), "{error}");
+        assert!(root.path().join("theirs").exists());
+        empty(root.path(), true).unwrap();
+        assert!(!root.path().join("theirs").exists());
+    }
 }

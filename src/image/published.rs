@@ -97,9 +97,16 @@ impl Published {
             };
             let mirror = small.mirror;
             let url = settings.urls.get(mirror).cloned().unwrap_or_default();
-            let error = match Self::believe(sources, mirrors, small, &url) {
+            let todo = "publish the image again, or trust the key that it was signed with (rootstream bootstrap)";
+            let believed = Self::believe(sources, mirrors, small, &url)
+                .advise(format!("the image's manifest {url} is refused"), todo);
+            // A mirror that lags behind may lead to a build that does not fit, where another leads to one that does.
+            let fitting = believed.and_then(|published| {
+                preflight::check(&published.manifest, machine, settings.not_before.as_deref())?;
+                Ok(published)
+            });
+            let error = match fitting {
                 Ok(published) => {
-                    preflight::check(&published.manifest, machine, settings.not_before.as_deref())?;
                     published.say();
                     return Ok(Some(published));
                 }
@@ -109,10 +116,9 @@ impl Published {
                 tried.clear();
             }
             if untried.iter().all(String::is_empty) {
-                let todo = "publish the image again, or trust the key that it was signed with (rootstream bootstrap)";
-                return Err(error).advise(format!("the image's manifest {url} is refused"), todo);
+                return Err(error);
             }
-            log::warn!("image: {url}: {error:#}; trying the next mirror");
+            log::warn!("image: {error:#}; trying the next mirror");
         }
     }
 

@@ -12,8 +12,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, mkdirat};
 
-/// Open directories that are kept; archives list a directory's files together.
-const KEPT: usize = 128;
+/// Open directories that each thread keeps; archives list a directory's files together. With 16 threads these are half
+/// of the descriptors that a process has by default.
+const KEPT: usize = 32;
 /// As the kernel's own limit.
 const MOST_LINKS: u32 = 40;
 

@@ -1,6 +1,6 @@
 //! The signature of a plain file, which is found before the file is fetched: `URL.minisig`.
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 
 use super::Sources;
 use super::mirrors::Mirrors;
@@ -79,9 +79,8 @@ fn usable(sources: Sources<'_>, text: &[u8], name: &str) -> anyhow::Result<Signa
     sources.anchors.keys.begin(&signature)?;
     // minisign signs the name too, so a server cannot answer with another file of the site: an older one, or another
     // node's.
-    if let Some(signed) = signature.file_name() {
-        ensure!(signed == name, anyhow!("the signature is of {signed:?}, not of {name:?}"));
-    }
+    let signed = signature.file_name().context("the signature's trusted comment names no file (file:NAME)")?;
+    ensure!(signed == name, anyhow!("the signature is of {signed:?}, not of {name:?}"));
     Ok(signature)
 }
 

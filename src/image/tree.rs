@@ -24,6 +24,10 @@ use super::root::Root;
 use super::unpack::Unpacked;
 use crate::failure::{Advise as _, refuse};
 
+/// The most bytes of directories' and links' particulars that a thread keeps for the end: those of a hundred thousand
+/// directories, but not of an archive that is all attributes.
+const KEPT: usize = 64 << 20;
+
 /// What may be relied on.
 #[derive(Clone, Copy)]
 pub(super) enum Rules<'a> {
@@ -50,6 +54,8 @@ pub(super) struct Tree<'a> {
     known: HashMap<Name, usize>,
     /// Hard links, for when every target is there.
     links: Vec<Link>,
+    /// About how many bytes all that takes.
+    kept: usize,
     /// Devices that were not made.
     left_out: HashSet<Name>,
     missed: Missed,
@@ -99,6 +105,7 @@ impl<'a> Tree<'a> {
             directories: Vec::new(),
             known: HashMap::new(),
             links: Vec::new(),
+            kept: 0,
             left_out: HashSet::new(),
             missed: Missed::default(),
             absolute: 0,
@@ -190,6 +197,7 @@ impl<'a> Tree<'a> {
             }
         }
         let canonical = self.is_canonical();
+        self.keep(&name, metadata.weight())?;
         match self.known.get(&name).and_then(|index| self.directories.get_mut(*index)) {
             Some(_) if canonical => return Err(twice(&name)),
             Some(entry) => entry.1 = metadata,
@@ -296,6 +304,7 @@ impl<'a> Tree<'a> {
     fn add_hard_link(&mut self, name: &Name, parent: &Rc<OwnedFd>, member: &Member) -> anyhow::Result<()> {
         let target = self.name(&member.link).with_context(|| format!("the hard link {name}"))?;
         if self.is_canonical() {
+            self.keep(name, size_of::<Link>() + target.bytes().len())?;
             self.links.push(Link { chunk: self.chunk, name: name.clone(), target });
             return Ok(());
         }
@@ -371,6 +380,17 @@ impl<'a> Tree<'a> {
             other => other,
         };
         made.map_err(|errno| self.failed("making", name, 0, errno))
+    }
+
+    /// Counts what is kept for the end.
+    fn keep(&mut self, name: &Name, weight: usize) -> anyhow::Result<()> {
+        // Each name is there twice.
+        self.kept = self.kept.saturating_add(weight).saturating_add(2 * name.bytes().len());
+        if self.kept > KEPT {
+            let what = format!("the archive's directories and hard links carry more than {} MiB", KEPT >> 20);
+            return Err(refuse(what, "publish an image with fewer extended attributes on directories, or fewer links"));
+        }
+        Ok(())
     }
 
     fn is_canonical(&self) -> bool {

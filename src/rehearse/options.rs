@@ -79,7 +79,7 @@ impl Options {
                 Long("fact") => options.facts.push(fact(&parser.value()?.string()?)?),
                 Long("workers") => {
                     let count: usize = parser.value()?.parse()?;
-                    ensure!((1..=64).contains(&count), "--workers takes 1 to 64");
+                    ensure!((1..=16).contains(&count), "--workers takes 1 to 16");
                     options.workers = Some(count);
                 }
                 Long("json") => options.json = true,
@@ -132,7 +132,7 @@ mod tests {
     fn mistakes_are_named() {
         let message = |words: &[&str]| format!("{:#}", parse(words).unwrap_err());
         assert!(message(&["--root", "/x"]).contains("both needed"));
-        assert!(message(&["--workers", "0"]).contains("1 to 64"));
+        assert!(message(&["--workers", "0"]).contains("1 to 16"));
         assert!(message(&["--rot", "/x"]).contains("--rot"));
         assert!(message(&["--fact", "serial"]).contains("NAME=TEXT"));
         assert!(message(&["--fact", "seriel=1"]).contains("\"seriel\" is none of mac, uuid, serial"));
