@@ -209,6 +209,54 @@ fn the_pointer_leads_to_the_newest_build() {
     assert!(error.contains("it is about d build b, not c build b"), "{error}");
 }
 
+// F36
+#[test]
+fn a_mirror_that_lags_behind_is_left_for_one_that_does_not() {
+    let tree = tree();
+    let new = publish(&archive(tree.path()), Media::TarZstd, 100_000);
+    let mut old = new.clone();
+    old.manifest.created = "2026-11-21T18:00:00Z".to_owned();
+    let (old, new) = (serve(old.store()), serve(new.store()));
+    let settings = |servers: &[&Server]| {
+        let urls: Vec<String> = servers.iter().map(|server| server.url("/c/latest.json")).collect();
+        Settings { not_before: Some("2026-11-22T00:00:00Z".to_owned()), ..common::settings(&urls) }
+    };
+    for servers in [[&old, &new], [&new, &old]] {
+        let (root, _) = install_with(&settings(&servers), 2).unwrap();
+        assert_same(tree.path(), root.path());
+    }
+    let error = Failure::from_error(&install_with(&settings(&[&old]), 2).unwrap_err()).to_string();
+    assert!(error.contains("before 2026-11-22T00:00:00Z"), "{error}");
+}
+
+// F55
+#[test]
+fn directories_that_are_all_attributes_are_refused_before_they_fill_the_memory() {
+    let mut archive = Vec::new();
+    for index in 0..3000 {
+        let value = vec![b'x'; 60_000];
+        let record = |length: usize| [format!("{length} SCHILY.xattr.user.x=").as_bytes(), &value, b"\n"].concat();
+        let record = record(record(60_000).len());
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::XHeader);
+        header.set_path("x").unwrap();
+        header.set_size(record.len() as u64);
+        header.set_cksum();
+        archive.extend_from_slice(header.as_bytes());
+        archive.extend(record);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_path(format!("d{index}")).unwrap();
+        header.set_size(0);
+        header.set_mode(0o755);
+        header.set_cksum();
+        archive.extend_from_slice(header.as_bytes());
+    }
+    let error = refusal(&publish(&archive, Media::TarZstd, 1 << 20));
+    assert!(error.contains("carry more than 64 MiB"), "{error}");
+}
+
 #[test]
 fn the_digest_of_the_manifest_is_the_image_s() {
     let tree = tree();
@@ -268,8 +316,8 @@ fn what_is_not_canonical_is_refused() {
         (vec![file("a/", 0), file("a/x", 600), file("a/x", 600)], "a/x twice"),
         (vec![file("a/", 0), file("a/", 0)], "a twice"),
         (vec![file("a/x", 600)], "has things in a, but not the directory"),
-        (vec![link("a", "b", symlink), file("b/", 0), file("a/x", 600)], "a"),
-        (vec![file("b/", 0), file("a/x", 600), link("a", "b", symlink)], "a"),
+        (vec![link("a", "b", symlink), file("b/", 0), file("a/x", 600)], "below a link"),
+        (vec![file("b/", 0), file("a/x", 600), link("a", "b", symlink)], "below a link"),
         (vec![link("a", "/nowhere", hard)], "leads to nowhere"),
         (vec![file("a/", 0), file("a/../x", 1)], ".."),
         (vec![file("a/", 0), link("odd", "", tar::EntryType::new(b'Q'))], "unknown type"),

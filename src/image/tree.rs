@@ -508,6 +508,7 @@ impl<'a> Tree<'a> {
         let what = format!("unpacking {name}");
         match errno {
             Errno::ENOSPC | Errno::EDQUOT => self.full(name, size).context(what),
+            Errno::ELOOP if self.is_canonical() => twice(name),
             Errno::EPERM | Errno::EACCES => {
                 let todo = "unpack as root, or without owners (init rehearse --no-owners)";
                 refuse(format!("{doing}: {}", errno.desc()), todo).context(what)
