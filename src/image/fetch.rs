@@ -1,7 +1,7 @@
 //! Brings the file's bytes to the decoder, in order, each once, whatever happens to connections,
 //! and digests them on the way.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use minisign_verify::StreamVerifier;
 use sha2::{Digest as _, Sha256};
@@ -16,10 +16,9 @@ use super::resume::{Answer, Fit, Verdict, Version, fit, judge};
 use super::retry::Pause;
 use super::trust;
 use super::turns::{Ask, Wait, Work};
+use super::watch::Watch;
 use crate::failure::{Advise as _, refuse};
 
-/// Slower than this over the stall time is as good as silent.
-const MINIMUM_RATE: u64 = 1024;
 /// More than this is not read again only to find out whether another mirror is faster.
 const CHEAP: u64 = 1 << 20;
 
@@ -201,8 +200,7 @@ impl Fetch<'_> {
 
     fn receive(&mut self, mirror: usize, response: Response, skip: u64, compare: bool) -> Result<String, Fault> {
         let Response { answer, url, mut body } = response;
-        let stall = self.mirrors.settings.stall;
-        let mut watch = Watch { stall, waited: Duration::ZERO, bytes: 0, took: Duration::ZERO };
+        let mut watch = Watch::new(self.mirrors.settings.stall);
         let mut pace = Pace::new(self.mirrors.tally().switches);
         let mut copy = compare.then(Sha256::new);
         let mut left = skip;
@@ -246,7 +244,7 @@ impl Fetch<'_> {
             if self.mirrors.is_doubted(mirror) {
                 return Err(Fault::Hopeless("what comes from there is damaged".to_owned()));
             }
-            if let Some(rate) = pace.add(count as u64, watch.took) {
+            if let Some(rate) = pace.add(count as u64, watch.took()) {
                 self.mirrors.state().choice.measured(mirror, rate);
                 self.rather_another(mirror, rate)?;
             }
@@ -316,34 +314,6 @@ impl Fetch<'_> {
         };
         self.origin = Some(mirror);
         self.progress.total(self.total().unwrap_or(0));
-    }
-}
-
-/// Reads, and notices a body that trickles. Only time spent waiting for the network counts.
-struct Watch {
-    stall: Duration,
-    waited: Duration,
-    bytes: u64,
-    /// How long the last read took.
-    took: Duration,
-}
-
-impl Watch {
-    fn read(&mut self, body: &mut dyn std::io::Read, into: &mut [u8]) -> Result<usize, Fault> {
-        let since = Instant::now();
-        let count =
-            body.read(into).map_err(|error| Fault::Passing(Pause::Backoff, format!("the transfer broke: {error}")))?;
-        self.took = since.elapsed();
-        self.waited += self.took;
-        self.bytes += count as u64;
-        if self.waited >= self.stall {
-            if self.bytes < MINIMUM_RATE.saturating_mul(self.waited.as_secs().max(1)) {
-                let why = format!("only {} bytes in {:.1} s", self.bytes, self.waited.as_secs_f64());
-                return Err(Fault::Passing(Pause::Backoff, why));
-            }
-            (self.waited, self.bytes) = (Duration::ZERO, 0);
-        }
-        Ok(count)
     }
 }
 

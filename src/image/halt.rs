@@ -19,6 +19,14 @@ impl Halt {
         self.changed.notify_all();
     }
 
+    /// Whether it goes on.
+    ///
+    /// # Errors
+    /// It was set.
+    pub(super) fn check(&self) -> Result<(), Gone> {
+        if *self.over.lock().unwrap_or_else(PoisonError::into_inner) { Err(Gone) } else { Ok(()) }
+    }
+
     /// Sleeps, but not after [`Halt::set`].
     ///
     /// # Errors
@@ -38,6 +46,7 @@ mod tests {
     #[test]
     fn a_wait_ends_when_it_is_set() {
         let halt = Halt::default();
+        assert_eq!(halt.check(), Ok(()));
         assert_eq!(halt.sleep(Duration::from_millis(1)), Ok(()));
         std::thread::scope(|scope| {
             let slept = scope.spawn(|| halt.sleep(Duration::from_secs(600)));
@@ -45,5 +54,6 @@ mod tests {
             assert_eq!(slept.join().unwrap(), Err(Gone));
         });
         assert_eq!(halt.sleep(Duration::from_secs(600)), Err(Gone));
+        assert_eq!(halt.check(), Err(Gone));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -104,7 +105,7 @@ impl Client {
     /// # Errors
     /// There is no 200, 206 or 416 with an unencoded body.
     pub(super) fn get(&self, url: &str, span: Option<Span<'_>>) -> Result<Response, Refusal> {
-        let names = Names { resolve: Arc::clone(&self.resolve), secure: is_secure(url) };
+        let names = Names { resolve: Arc::clone(&self.resolve), secure: is_secure(url).into() };
         let connector = ().chain(TcpConnector::default()).chain(Secure { config: self.tls.clone() });
         let agent = Agent::with_parts(self.config.clone(), connector, names);
         let mut request = agent.get(url);
@@ -150,15 +151,19 @@ impl Client {
 #[derive(Debug)]
 struct Names {
     resolve: Arc<dyn Resolve>,
-    secure: bool,
+    /// Set as soon as one address of the chain was https: whoever may lead from there may not lead out of it.
+    secure: AtomicBool,
 }
 
 impl Resolver for Names {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let scheme = uri.scheme_str().unwrap_or_default();
         let default_port = match scheme {
-            "https" => 443,
-            "http" if !self.secure => 80,
+            "https" => {
+                self.secure.store(true, Ordering::Relaxed);
+                443
+            }
+            "http" if !self.secure.load(Ordering::Relaxed) => 80,
             _ => return Err(refuse(format!("a redirect to {uri} is not followed: the scheme changes"))),
         };
         let host = uri.host().unwrap_or_default();
@@ -256,8 +261,7 @@ mod tests {
     // F30
     #[test]
     fn a_redirect_never_leaves_https() {
-        let ask = |secure, uri: &str| {
-            let names = Names { resolve: Arc::new(Nobody), secure };
+        let follow = |names: &Names, uri: &str| {
             let timeout = NextTimeout {
                 after: Duration::from_secs(1).into(),
                 reason: ureq::Timeout::Resolve,
@@ -268,12 +272,18 @@ mod tests {
                 Err(error) => format!("{:?}", refusal(error)),
             }
         };
+        let names = |secure: bool| Names { resolve: Arc::new(Nobody), secure: secure.into() };
+        let ask = |secure, uri: &str| follow(&names(secure), uri);
         assert_eq!(ask(false, "http://10.0.0.1/x"), "10.0.0.1:80");
         assert_eq!(ask(false, "http://[fd00::1]:8080/x"), "[fd00::1]:8080");
         assert_eq!(ask(false, "https://10.0.0.1/x"), "10.0.0.1:443");
         assert_eq!(ask(true, "https://10.0.0.1/x"), "10.0.0.1:443");
         assert!(ask(true, "http://10.0.0.1/x").starts_with("Permanent"));
         assert!(ask(false, "ftp://10.0.0.1/x").starts_with("Permanent"));
+        let chain = names(false);
+        assert_eq!(follow(&chain, "http://10.0.0.1/x"), "10.0.0.1:80");
+        assert_eq!(follow(&chain, "https://10.0.0.2/x"), "10.0.0.2:443");
+        assert!(follow(&chain, "http://10.0.0.1/x").starts_with("Permanent"), "it had reached https");
         assert_eq!(ask(false, "http://name/x"), "Passing(\"resolving name: nobody knows, port 80\")");
     }
 

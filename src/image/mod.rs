@@ -45,6 +45,7 @@ mod tree;
 pub mod trust;
 mod turns;
 mod unpack;
+mod watch;
 mod whole;
 
 use std::net::SocketAddr;

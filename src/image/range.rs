@@ -1,6 +1,7 @@
 //! A piece of a file, fetched again because the first copy was damaged.
 
 use std::io::Read;
+use std::ops::Range;
 use std::time::Instant;
 
 use super::halt::Halt;
@@ -10,6 +11,7 @@ use super::pipe::Gone;
 use super::resume::{Fit, fit};
 use super::retry::Pause;
 use super::turns::{Ask, Wait, Work};
+use super::watch::Watch;
 
 /// Which piece of which file.
 #[derive(Clone, Copy, Debug)]
@@ -58,9 +60,17 @@ impl Work for Request<'_> {
             Fit::AskWhole(why) => return Err(Fault::Passing(Pause::Backoff, format!("useless answer: {why}"))),
             Fit::Other(bytes) => return Err(Fault::Hopeless(another(bytes, total))),
         };
-        let broke = |error| Fault::Passing(Pause::Backoff, format!("the transfer broke: {error}"));
-        std::io::copy(&mut body.by_ref().take(skip), &mut std::io::sink()).map_err(broke)?;
-        body.read_exact(self.into).map_err(broke)?;
+        let mut watch = Watch::new(self.mirrors.settings.stall);
+        // What is left out passes through the place of what is wanted.
+        let mut left = skip;
+        while left > 0 {
+            let room = self.into.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            left -= self.read(&mut watch, &mut body, 0..room)? as u64;
+        }
+        let mut filled = 0;
+        while filled < self.into.len() {
+            filled += self.read(&mut watch, &mut body, filled..self.into.len())?;
+        }
         Ok(mirror)
     }
 
@@ -74,6 +84,17 @@ impl Work for Request<'_> {
 
     fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {
         self.halt.sleep(wait.time)
+    }
+}
+
+impl Request<'_> {
+    /// Reads once, at least one byte.
+    fn read(&mut self, watch: &mut Watch, body: &mut dyn Read, place: Range<usize>) -> Result<usize, Fault> {
+        self.halt.check()?;
+        match watch.read(body, self.into.get_mut(place).unwrap_or_default())? {
+            0 => Err(Fault::Passing(Pause::Backoff, "the answer ended early".to_owned())),
+            count => Ok(count),
+        }
     }
 }
 

@@ -12,6 +12,10 @@ use super::pipe::Gone;
 use super::resume::Answer;
 use super::retry::Pause;
 use super::turns::{Ask, Wait, Work};
+use super::watch::Watch;
+
+/// Bytes that are read at once.
+const BLOCK: usize = 16 * 1024;
 
 /// The file.
 #[derive(Debug)]
@@ -125,9 +129,15 @@ impl Work for Request<'_> {
         if version.total.is_some_and(|total| total > self.limit) {
             return Err(too_long());
         }
-        let mut bytes = Vec::new();
-        let read = response.body.take(self.limit + 1).read_to_end(&mut bytes);
-        read.map_err(|error| Fault::Passing(Pause::Backoff, format!("the transfer broke: {error}")))?;
+        let (mut bytes, mut block) = (Vec::new(), vec![0; BLOCK]);
+        let mut body = response.body.take(self.limit + 1);
+        let mut watch = Watch::new(self.mirrors.settings.stall);
+        loop {
+            match watch.read(&mut body, &mut block)? {
+                0 => break,
+                count => bytes.extend_from_slice(block.get(..count).unwrap_or_default()),
+            }
+        }
         if bytes.len() as u64 > self.limit {
             return Err(too_long());
         }

@@ -226,6 +226,11 @@ fn a_redirect_out_of_https_is_refused_at_once() {
     let message = fetch(&url, &anchors(&[&site.certificate], -1)).unwrap_err();
     assert!(message.contains("the scheme changes"), "{message}");
     assert_eq!((leads.requests().len(), plain.requests().len()), (1, 0));
+    // Nor where the chain began outside.
+    let begin = serve(move |_, stream| answer(stream, "302 Found", &[("Location", &url)], b""));
+    let message = fetch(&begin.url(""), &anchors(&[&site.certificate], -1)).unwrap_err();
+    assert!(message.contains("the scheme changes"), "{message}");
+    assert_eq!((leads.requests().len(), plain.requests().len()), (2, 0));
 }
 
 #[test]

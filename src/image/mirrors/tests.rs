@@ -32,10 +32,15 @@ impl Resolve for Nobody {
 
 /// Lends mirrors of these URLs, in this order of preference, with little patience.
 fn with_mirrors<T>(urls: &[String], test: impl FnOnce(&Mirrors<'_>) -> T) -> T {
+    with_patience(urls, 4, 2, test)
+}
+
+/// The same, with so many seconds of silence and of retrying.
+fn with_patience<T>(urls: &[String], stall: u64, retry: u64, test: impl FnOnce(&Mirrors<'_>) -> T) -> T {
     let settings = Settings {
         urls: urls.to_vec(),
-        stall: Duration::from_secs(4),
-        retry: Duration::from_secs(2),
+        stall: Duration::from_secs(stall),
+        retry: Duration::from_secs(retry),
         ..Config::default().image
     };
     let resolver: Arc<dyn Resolve> = Arc::new(Nobody);
@@ -237,6 +242,52 @@ fn slowly(request: &Request, stream: &mut TcpStream, body: &[u8], rate: usize) -
         thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+/// A server that sends one byte every tenth of a second, for as long as anybody takes them.
+fn trickling() -> Server {
+    serve(|_, stream| {
+        head(stream, "200 OK", &[], Some(1000))?;
+        loop {
+            stream.write_all(b"x")?;
+            thread::sleep(Duration::from_millis(100));
+        }
+    })
+}
+
+// F26
+#[test]
+fn a_small_file_or_a_piece_that_trickles_comes_from_elsewhere() {
+    let (slow, body) = (trickling(), bytes(1000));
+    let copy = body.clone();
+    let other = serve(move |request, stream| good(request, stream, &copy, usize::MAX));
+    let urls = [slow.url("/f"), other.url("/f")];
+    let start = Instant::now();
+    with_patience(&urls, 2, 60, |mirrors| {
+        let found = mirrors.small(&urls, None, 1000, Need::Must).unwrap();
+        assert!(matches!(found, Found::Here(small) if small.bytes == body && small.mirror == 1));
+    });
+    let mut into = [0; 500];
+    let piece = Piece { urls: &urls, total: 1000, offset: 500, avoid: &[] };
+    let from = with_patience(&urls, 2, 60, |mirrors| mirrors.range(piece, &Halt::default(), &mut into));
+    assert!(from.unwrap() == 1 && into == body[500..]);
+    assert!(slow.requests().len() == 2 && start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_piece_that_nobody_wants_any_more_is_not_read_on() {
+    let (slow, halt) = (trickling(), Halt::default());
+    let (start, urls) = (Instant::now(), [slow.url("/f")]);
+    let piece = Piece { urls: &urls, total: 1000, offset: 0, avoid: &[] };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(500));
+            halt.set();
+        });
+        let stopped = with_mirrors(&urls, |mirrors| mirrors.range(piece, &halt, &mut [0; 1000]));
+        assert!(matches!(stopped, Err(Stop::Gone)));
+    });
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
 // F26
