@@ -3,6 +3,10 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+/// Failures in a row after which a mirror may be gone for good: it is not waited for alone any more while there is one
+/// that brought damage once, which may have happened on the way.
+const GONE: u32 = 4;
+
 /// What is known about one mirror.
 #[derive(Clone, Debug, Default)]
 struct Mirror {
@@ -43,16 +47,26 @@ impl Choice {
     }
 
     /// The next mirror of those that `allowed` names: the current one while it does well, otherwise the one with the
-    /// fewest failures, the fastest of them, where one that was never measured counts as fast. Those in `avoid` come last.
+    /// fewest failures, the fastest of them, where one that was never measured counts as fast. Those in `avoid` brought
+    /// damage, each as often as it is there: the others are waited for, even if they rest.
     pub(super) fn pick(&self, now: Duration, allowed: impl Fn(usize) -> bool, avoid: &[usize]) -> Pick {
         let usable = |(index, mirror): &(usize, &Mirror)| !mirror.given_up && allowed(*index);
         let count = self.mirrors.len();
         let rank = |(index, mirror): &(usize, &Mirror)| {
             let kept = *index == self.current && mirror.vain == 0;
             let distance = (index + count - self.current) % count.max(1);
-            (avoid.contains(index), mirror.vain, !kept, Reverse(mirror.rate.unwrap_or(u64::MAX)), distance)
+            (mirror.vain, !kept, Reverse(mirror.rate.unwrap_or(u64::MAX)), distance)
         };
         let usable = || self.mirrors.iter().enumerate().filter(usable);
+        let class = |(index, mirror): &(usize, &Mirror)| match avoid.iter().filter(|avoided| *avoided == index).count()
+        {
+            0 if avoid.is_empty() || mirror.vain < GONE => 0,
+            1 => 1,
+            0 => 2,
+            _ => 3,
+        };
+        let best = usable().map(|mirror| class(&mirror)).min();
+        let usable = || usable().filter(|mirror| Some(class(mirror)) == best);
         let ready = usable().filter(|(_, mirror)| mirror.ready <= now).min_by_key(rank);
         match (ready, usable().map(|(_, mirror)| mirror.ready).min()) {
             (Some((index, _)), _) => Pick::Now(index),
@@ -84,7 +98,7 @@ impl Choice {
     /// It is not asked before `time`.
     pub(super) fn rest(&mut self, index: usize, time: Duration) {
         if let Some(mirror) = self.mirrors.get_mut(index) {
-            mirror.ready = time;
+            mirror.ready = mirror.ready.max(time);
         }
     }
 
@@ -191,6 +205,21 @@ mod tests {
 
     // F33
     #[test]
+    fn a_mirror_that_rests_is_waited_for_rather_than_one_that_brought_damage() {
+        let mut choice = Choice::new(2, 0);
+        let pick = |choice: &Choice, avoid: &[usize]| choice.pick(SECOND, |_| true, avoid);
+        choice.rest(1, 9 * SECOND);
+        assert_eq!(pick(&choice, &[]), Pick::Now(0));
+        assert_eq!(pick(&choice, &[0]), Pick::Wait(9 * SECOND));
+        (0..GONE).for_each(|_| _ = choice.failed(1));
+        assert_eq!(pick(&choice, &[0]), Pick::Now(0), "the other may be gone, and the damage was none of the server's");
+        assert_eq!(pick(&choice, &[0, 0]), Pick::Wait(9 * SECOND), "it was");
+        choice.give_up(1);
+        assert_eq!(pick(&choice, &[0, 0]), Pick::Now(0));
+    }
+
+    // F33
+    #[test]
     fn others_come_before_those_that_brought_damage() {
         let mut choice = Choice::new(3, 1);
         assert_eq!(choice.pick(SECOND, |_| true, &[1]), Pick::Now(2));
@@ -199,6 +228,7 @@ mod tests {
         assert_eq!(choice.pick(SECOND, |_| true, &[0, 1]), Pick::Now(1));
         assert_eq!(choice.pick(SECOND, |index| index == 0, &[0, 1]), Pick::Now(0), "the only one asked for");
         choice.give_up(0);
+        assert_eq!(choice.pick(SECOND, |_| true, &[1, 1, 1]), Pick::Now(1), "there is no other");
         assert!(choice.any_other(0) && !choice.any_other(1));
         choice.give_up(1);
         assert_eq!(pick(&choice, SECOND), Pick::Nobody);

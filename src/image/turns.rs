@@ -49,7 +49,7 @@ pub(super) struct Ask<'a> {
     pub(super) urls: &'a [String],
     /// Only this mirror.
     pub(super) only: Option<usize>,
-    /// Rather not these.
+    /// Rather not these, which brought damage as often as they are there.
     pub(super) avoid: &'a [usize],
 }
 
