@@ -12,6 +12,8 @@ const GONE: u32 = 4;
 struct Mirror {
     /// Not to be asked before this.
     ready: Duration,
+    /// It said itself when to come back.
+    queued: bool,
     /// Failures since it last brought something worthwhile.
     vain: u32,
     /// No further try can help.
@@ -84,15 +86,22 @@ impl Choice {
     pub(super) fn worked(&mut self, index: usize) {
         if let Some(mirror) = self.mirrors.get_mut(index) {
             mirror.vain = 0;
+            mirror.queued = false;
         }
     }
 
-    /// It failed. Returns how often it has since it last worked.
-    pub(super) fn failed(&mut self, index: usize) -> u32 {
+    /// It failed; `queued`: it said when to come back. Returns how often it has since it last worked.
+    pub(super) fn failed(&mut self, index: usize, queued: bool) -> u32 {
         self.mirrors.get_mut(index).map_or(1, |mirror| {
+            mirror.queued = queued;
             mirror.vain = mirror.vain.saturating_add(1);
             mirror.vain
         })
+    }
+
+    /// Whether one of those that `allowed` names said when to come back: what is waited for is its queue.
+    pub(super) fn is_queued(&self, allowed: impl Fn(usize) -> bool) -> bool {
+        self.mirrors.iter().enumerate().any(|(index, mirror)| mirror.queued && !mirror.given_up && allowed(index))
     }
 
     /// It is not asked before `time`.
@@ -172,7 +181,7 @@ mod tests {
         for (index, rest) in [(0, 9), (1, 4), (2, 6)] {
             assert_eq!(pick(&choice, SECOND), Pick::Now(index));
             choice.begin(index);
-            assert_eq!(choice.failed(index), 1);
+            assert_eq!(choice.failed(index, false), 1);
             choice.rest(index, rest * SECOND);
         }
         assert_eq!(pick(&choice, SECOND), Pick::Wait(4 * SECOND));
@@ -180,6 +189,27 @@ mod tests {
         choice.begin(1);
         choice.worked(1);
         assert_eq!(pick(&choice, 60 * SECOND), Pick::Now(1), "kept while it does well");
+    }
+
+    // F22
+    #[test]
+    fn a_queue_is_one_until_that_mirror_answers_otherwise() {
+        let mut choice = Choice::new(3, 0);
+        let queued = |choice: &Choice| choice.is_queued(|index| index < 2);
+        choice.failed(0, false);
+        choice.failed(2, true);
+        assert!(!queued(&choice), "nobody asked that one");
+        choice.failed(1, true);
+        choice.failed(0, false);
+        assert!(queued(&choice), "whatever becomes of the others");
+        choice.worked(1);
+        assert!(!queued(&choice));
+        choice.failed(1, true);
+        choice.failed(1, false);
+        assert!(!queued(&choice));
+        choice.failed(1, true);
+        choice.give_up(1);
+        assert!(!queued(&choice));
     }
 
     #[test]
@@ -199,7 +229,7 @@ mod tests {
         choice.measured(0, 900);
         assert_eq!(faster(&choice, 0), Some(1));
         assert_eq!(choice.faster(0, SECOND, |index| index != 1), None);
-        choice.failed(1);
+        choice.failed(1, false);
         assert_eq!(faster(&choice, 0), None, "nor when it failed");
     }
 
@@ -211,7 +241,7 @@ mod tests {
         choice.rest(1, 9 * SECOND);
         assert_eq!(pick(&choice, &[]), Pick::Now(0));
         assert_eq!(pick(&choice, &[0]), Pick::Wait(9 * SECOND));
-        (0..GONE).for_each(|_| _ = choice.failed(1));
+        (0..GONE).for_each(|_| _ = choice.failed(1, false));
         assert_eq!(pick(&choice, &[0]), Pick::Now(0), "the other may be gone, and the damage was none of the server's");
         assert_eq!(pick(&choice, &[0, 0]), Pick::Wait(9 * SECOND), "it was");
         choice.give_up(1);

@@ -224,7 +224,7 @@ impl<'a> Mirrors<'a> {
         let mut state = self.state();
         state.tally.retries = state.tally.retries.saturating_add(1);
         let left = state.patience.spent() < self.settings.retry;
-        state.patience.charge(spent);
+        state.patience.charge(spent, false);
         left
     }
 }
