@@ -13,14 +13,15 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use common::published::{Image, from_store, from_store_at_most, publish, zstd};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rootstream::failure::Failure;
 use rootstream::image::manifest::{Digest, Media};
 use rootstream::image::{Settings, Trust, VerifiedRoot};
-use rootstream_lab::faulty::Server;
+use rootstream_lab::faulty::{Server, answer};
 use rootstream_lab::tree::compare_trees;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -153,12 +154,37 @@ fn a_damaged_chunk_is_fetched_again_from_the_other_mirror() {
     let (root, _) = install(&good, 2).unwrap();
     assert_same(tree.path(), root.path());
     // With the damaged one alone there is an end.
+    let start = Instant::now();
     let error = Failure::from_error(&install(&bad, 2).unwrap_err()).to_string();
     let range = format!("bytes {}-{}", chunk.offset, chunk.offset + chunk.size - 1);
     assert!(error.contains(&range) && error.contains("fetched 4 times"), "{error}");
+    assert!(start.elapsed() >= Duration::from_secs(3), "one server is not asked again at once: {:?}", start.elapsed());
     let asked =
         bad.requests().iter().filter(|r| r.headers.get("range").is_some_and(|r| r.ends_with(&range[6..]))).count();
     assert!(asked >= 3, "{asked}");
+}
+
+// F33
+#[test]
+fn a_damaged_chunk_is_waited_for_where_the_other_mirror_is_busy() {
+    let tree = tree();
+    let image = publish(&archive(tree.path()), Media::TarZstd, 32_768);
+    let mut bad = image.clone();
+    bad.file[image.manifest.chunks[3].offset as usize + 100] ^= 4;
+    let (store, busy) = (image.store(), AtomicUsize::new(0));
+    let good = Server::start(move |request, stream| {
+        if !request.path.ends_with(".json") && busy.fetch_add(1, Ordering::SeqCst) < 2 {
+            return answer(stream, "503 Service Unavailable", &[("Retry-After", "1")], b"");
+        }
+        from_store(&store, request, stream)
+    })
+    .unwrap();
+    let bad = serve(bad.store());
+    let urls = [&good, &bad].map(|server| server.url("/c/b.json"));
+    let patient = Settings { retry: Duration::from_secs(60), ..common::settings(&urls) };
+    let (root, _) = install_with(&patient, 2).unwrap();
+    assert_same(tree.path(), root.path());
+    assert!(bad.requests().iter().all(|request| !request.headers.contains_key("range")), "asked for the same damage");
 }
 
 // F33

@@ -91,7 +91,8 @@ pub const PARAMS: &[Param] = &[
         group: "Image",
         value: "duration",
         default: "10m",
-        meaning: "how long fetching is retried in all before the boot fails",
+        meaning: "how long fetching is retried in all before the boot fails; ten times as long where a server says when to \
+                  come back (Retry-After)",
         set: |config, value| duration(value).map(|d| config.image.retry = d),
     },
     Param {

@@ -3,11 +3,17 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+/// Failures in a row after which a mirror may be gone for good: it is not waited for alone any more while there is one
+/// that brought damage once, which may have happened on the way.
+const GONE: u32 = 4;
+
 /// What is known about one mirror.
 #[derive(Clone, Debug, Default)]
 struct Mirror {
     /// Not to be asked before this.
     ready: Duration,
+    /// It said itself when to come back.
+    queued: bool,
     /// Failures since it last brought something worthwhile.
     vain: u32,
     /// No further try can help.
@@ -43,16 +49,26 @@ impl Choice {
     }
 
     /// The next mirror of those that `allowed` names: the current one while it does well, otherwise the one with the
-    /// fewest failures, the fastest of them, where one that was never measured counts as fast. Those in `avoid` come last.
+    /// fewest failures, the fastest of them, where one that was never measured counts as fast. Those in `avoid` brought
+    /// damage, each as often as it is there: the others are waited for, even if they rest.
     pub(super) fn pick(&self, now: Duration, allowed: impl Fn(usize) -> bool, avoid: &[usize]) -> Pick {
         let usable = |(index, mirror): &(usize, &Mirror)| !mirror.given_up && allowed(*index);
         let count = self.mirrors.len();
         let rank = |(index, mirror): &(usize, &Mirror)| {
             let kept = *index == self.current && mirror.vain == 0;
             let distance = (index + count - self.current) % count.max(1);
-            (avoid.contains(index), mirror.vain, !kept, Reverse(mirror.rate.unwrap_or(u64::MAX)), distance)
+            (mirror.vain, !kept, Reverse(mirror.rate.unwrap_or(u64::MAX)), distance)
         };
         let usable = || self.mirrors.iter().enumerate().filter(usable);
+        let class = |(index, mirror): &(usize, &Mirror)| match avoid.iter().filter(|avoided| *avoided == index).count()
+        {
+            0 if avoid.is_empty() || mirror.vain < GONE => 0,
+            1 => 1,
+            0 => 2,
+            _ => 3,
+        };
+        let best = usable().map(|mirror| class(&mirror)).min();
+        let usable = || usable().filter(|mirror| Some(class(mirror)) == best);
         let ready = usable().filter(|(_, mirror)| mirror.ready <= now).min_by_key(rank);
         match (ready, usable().map(|(_, mirror)| mirror.ready).min()) {
             (Some((index, _)), _) => Pick::Now(index),
@@ -70,21 +86,28 @@ impl Choice {
     pub(super) fn worked(&mut self, index: usize) {
         if let Some(mirror) = self.mirrors.get_mut(index) {
             mirror.vain = 0;
+            mirror.queued = false;
         }
     }
 
-    /// It failed. Returns how often it has since it last worked.
-    pub(super) fn failed(&mut self, index: usize) -> u32 {
+    /// It failed; `queued`: it said when to come back. Returns how often it has since it last worked.
+    pub(super) fn failed(&mut self, index: usize, queued: bool) -> u32 {
         self.mirrors.get_mut(index).map_or(1, |mirror| {
+            mirror.queued = queued;
             mirror.vain = mirror.vain.saturating_add(1);
             mirror.vain
         })
     }
 
+    /// Whether one of those that `allowed` names said when to come back: what is waited for is its queue.
+    pub(super) fn is_queued(&self, allowed: impl Fn(usize) -> bool) -> bool {
+        self.mirrors.iter().enumerate().any(|(index, mirror)| mirror.queued && !mirror.given_up && allowed(index))
+    }
+
     /// It is not asked before `time`.
     pub(super) fn rest(&mut self, index: usize, time: Duration) {
         if let Some(mirror) = self.mirrors.get_mut(index) {
-            mirror.ready = time;
+            mirror.ready = mirror.ready.max(time);
         }
     }
 
@@ -158,7 +181,7 @@ mod tests {
         for (index, rest) in [(0, 9), (1, 4), (2, 6)] {
             assert_eq!(pick(&choice, SECOND), Pick::Now(index));
             choice.begin(index);
-            assert_eq!(choice.failed(index), 1);
+            assert_eq!(choice.failed(index, false), 1);
             choice.rest(index, rest * SECOND);
         }
         assert_eq!(pick(&choice, SECOND), Pick::Wait(4 * SECOND));
@@ -166,6 +189,27 @@ mod tests {
         choice.begin(1);
         choice.worked(1);
         assert_eq!(pick(&choice, 60 * SECOND), Pick::Now(1), "kept while it does well");
+    }
+
+    // F22
+    #[test]
+    fn a_queue_is_one_until_that_mirror_answers_otherwise() {
+        let mut choice = Choice::new(3, 0);
+        let queued = |choice: &Choice| choice.is_queued(|index| index < 2);
+        choice.failed(0, false);
+        choice.failed(2, true);
+        assert!(!queued(&choice), "nobody asked that one");
+        choice.failed(1, true);
+        choice.failed(0, false);
+        assert!(queued(&choice), "whatever becomes of the others");
+        choice.worked(1);
+        assert!(!queued(&choice));
+        choice.failed(1, true);
+        choice.failed(1, false);
+        assert!(!queued(&choice));
+        choice.failed(1, true);
+        choice.give_up(1);
+        assert!(!queued(&choice));
     }
 
     #[test]
@@ -185,8 +229,23 @@ mod tests {
         choice.measured(0, 900);
         assert_eq!(faster(&choice, 0), Some(1));
         assert_eq!(choice.faster(0, SECOND, |index| index != 1), None);
-        choice.failed(1);
+        choice.failed(1, false);
         assert_eq!(faster(&choice, 0), None, "nor when it failed");
+    }
+
+    // F33
+    #[test]
+    fn a_mirror_that_rests_is_waited_for_rather_than_one_that_brought_damage() {
+        let mut choice = Choice::new(2, 0);
+        let pick = |choice: &Choice, avoid: &[usize]| choice.pick(SECOND, |_| true, avoid);
+        choice.rest(1, 9 * SECOND);
+        assert_eq!(pick(&choice, &[]), Pick::Now(0));
+        assert_eq!(pick(&choice, &[0]), Pick::Wait(9 * SECOND));
+        (0..GONE).for_each(|_| _ = choice.failed(1, false));
+        assert_eq!(pick(&choice, &[0]), Pick::Now(0), "the other may be gone, and the damage was none of the server's");
+        assert_eq!(pick(&choice, &[0, 0]), Pick::Wait(9 * SECOND), "it was");
+        choice.give_up(1);
+        assert_eq!(pick(&choice, &[0, 0]), Pick::Now(0));
     }
 
     // F33
@@ -199,6 +258,7 @@ mod tests {
         assert_eq!(choice.pick(SECOND, |_| true, &[0, 1]), Pick::Now(1));
         assert_eq!(choice.pick(SECOND, |index| index == 0, &[0, 1]), Pick::Now(0), "the only one asked for");
         choice.give_up(0);
+        assert_eq!(choice.pick(SECOND, |_| true, &[1, 1, 1]), Pick::Now(1), "there is no other");
         assert!(choice.any_other(0) && !choice.any_other(1));
         choice.give_up(1);
         assert_eq!(pick(&choice, SECOND), Pick::Nobody);

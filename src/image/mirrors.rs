@@ -192,6 +192,13 @@ impl<'a> Mirrors<'a> {
         }
     }
 
+    /// Lets a mirror rest for about this long before the next request, if that goes there.
+    pub(super) fn spare(&self, mirror: usize, time: Duration) {
+        // Not all nodes come back at once.
+        let time = time + random::up_to(Duration::from_secs(1));
+        self.state().choice.rest(mirror, self.start.elapsed() + time);
+    }
+
     /// Whether a mirror gave so much damage that the rest had better come from another, and there is another.
     pub(super) fn is_doubted(&self, mirror: usize) -> bool {
         let state = self.state();
@@ -217,7 +224,7 @@ impl<'a> Mirrors<'a> {
         let mut state = self.state();
         state.tally.retries = state.tally.retries.saturating_add(1);
         let left = state.patience.spent() < self.settings.retry;
-        state.patience.charge(spent);
+        state.patience.charge(spent, false);
         left
     }
 }

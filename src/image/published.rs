@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use sha2::{Digest as _, Sha256};
@@ -292,6 +293,7 @@ impl Repair for Again<'_> {
                 return Ok(());
             }
             self.mirrors.damaged(mirror);
+            self.mirrors.spare(mirror, Duration::from_secs(count as u64));
             avoid.push(mirror);
         }
         let end = chunk.offset + chunk.size - 1;

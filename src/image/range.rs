@@ -22,7 +22,7 @@ pub(super) struct Piece<'a> {
     pub(super) total: u64,
     /// Where the piece begins.
     pub(super) offset: u64,
-    /// Mirrors that brought it damaged: asked last.
+    /// Mirrors that brought it damaged, each as often as it did: asked last.
     pub(super) avoid: &'a [usize],
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 const CAP: Duration = Duration::from_secs(30);
 /// The longest pause that a server's Retry-After is believed.
 const QUEUE_CAP: Duration = Duration::from_secs(300);
+/// How many times as long as on faults is waited where a server says when to come back: a queue that moves is none.
+pub(super) const QUEUES: u32 = 10;
 /// A try that brought this much was not in vain: the next pause is short again.
 pub(super) const WORTHWHILE: u64 = 1 << 20;
 
@@ -21,32 +23,38 @@ pub(super) enum Pause {
 }
 
 /// The budget of `rootstream.retry=`. Only time that brought nothing is charged, so that a slow
-/// but steady download may take as long as it likes.
+/// but steady download may take as long as it likes. Time in a queue has a larger budget of its own.
 #[derive(Debug)]
 pub(super) struct Patience {
     budget: Duration,
     spent: Duration,
+    queued: Duration,
 }
 
 impl Patience {
     pub(super) fn new(budget: Duration) -> Self {
-        Self { budget, spent: Duration::ZERO }
+        Self { budget, spent: Duration::ZERO, queued: Duration::ZERO }
     }
 
-    /// Charges time that brought nothing.
-    pub(super) fn charge(&mut self, time: Duration) {
-        self.spent = self.spent.saturating_add(time);
+    /// Charges time that brought nothing; `queued`: a server had said when to come back.
+    pub(super) fn charge(&mut self, time: Duration, queued: bool) {
+        let spent = if queued { &mut self.queued } else { &mut self.spent };
+        *spent = spent.saturating_add(time);
     }
 
-    /// Time charged so far.
+    /// Time charged so far, but for queues.
     pub(super) fn spent(&self) -> Duration {
         self.spent
     }
 
-    /// The pause before this mirror's next try, or `None` when the budget is spent. `vain` is how often it
+    /// The pause before this mirror's next try, or `None` when the budget for its kind is spent. `vain` is how often it
     /// failed since it last brought something [`WORTHWHILE`], `random` any number.
     pub(super) fn pause(&self, pause: Pause, vain: u32, random: u64) -> Option<Duration> {
-        if self.spent >= self.budget {
+        let left = match pause {
+            Pause::Queued(_) => self.budget.saturating_mul(QUEUES).saturating_sub(self.queued),
+            Pause::Backoff | Pause::Slow => self.budget.saturating_sub(self.spent),
+        };
+        if left.is_zero() {
             return None;
         }
         let step = 1u32.checked_shl(vain.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -60,7 +68,7 @@ impl Patience {
             Pause::Queued(time) => time.clamp(Duration::from_secs(1), QUEUE_CAP),
         };
         // The last try happens when the budget ends, not before.
-        Some(wanted.min(self.budget - self.spent))
+        Some(wanted.min(left))
     }
 }
 
@@ -105,9 +113,23 @@ mod tests {
     #[test]
     fn the_budget_ends_it() {
         let mut patience = Patience::new(Duration::from_secs(10));
-        patience.charge(Duration::from_secs(9));
-        assert_eq!(patience.pause(Pause::Queued(Duration::from_secs(60)), 1, 0), Some(Duration::from_secs(1)));
-        patience.charge(Duration::from_secs(1));
+        patience.charge(Duration::from_secs(9), false);
+        assert_eq!(patience.pause(Pause::Slow, 9, u64::MAX - 15_000), Some(Duration::from_secs(1)));
+        patience.charge(Duration::from_secs(1), false);
         assert_eq!(patience.pause(Pause::Backoff, 1, 0), None);
+    }
+
+    // F22
+    #[test]
+    fn a_queue_has_a_larger_budget_of_its_own() {
+        let mut patience = Patience::new(Duration::from_secs(10));
+        let queue = Pause::Queued(Duration::from_secs(60));
+        patience.charge(Duration::from_secs(60), true);
+        assert_eq!(patience.pause(Pause::Backoff, 1, 500), Some(Duration::from_millis(500)), "not a fault");
+        assert_eq!(patience.pause(queue, 2, 0), Some(Duration::from_secs(40)));
+        patience.charge(Duration::from_secs(10), false);
+        assert_eq!(patience.pause(queue, 3, 0), Some(Duration::from_secs(40)));
+        patience.charge(Duration::from_secs(40), true);
+        assert_eq!(patience.pause(queue, 4, 0), None);
     }
 }

@@ -6,7 +6,7 @@ use super::Settings;
 use super::choice::Pick;
 use super::mirrors::{Fault, Mirrors, Stop};
 use super::pipe::Gone;
-use super::retry::{Pause, WORTHWHILE};
+use super::retry::{Pause, QUEUES, WORTHWHILE};
 use crate::failure::refuse;
 use crate::random;
 
@@ -49,7 +49,7 @@ pub(super) struct Ask<'a> {
     pub(super) urls: &'a [String],
     /// Only this mirror.
     pub(super) only: Option<usize>,
-    /// Rather not these.
+    /// Rather not these, which brought damage as often as they are there.
     pub(super) avoid: &'a [usize],
 }
 
@@ -70,7 +70,10 @@ impl Mirrors<'_> {
                 Pick::Wait(time) => {
                     let (why, queued) =
                         last.clone().unwrap_or_else(|| ("the servers were asked before".to_owned(), false));
-                    self.state().patience.charge(time);
+                    let mut state = self.state();
+                    let in_queue = state.choice.is_queued(|mirror| ask.allows(mirror));
+                    state.patience.charge(time, in_queue);
+                    drop(state);
                     work.wait(&Wait { time, why: &why, queued })?;
                     continue;
                 }
@@ -116,8 +119,8 @@ impl Mirrors<'_> {
             };
             self.count(mirror, url, &why);
             let wasted = work.news().unwrap_or(begun).max(begun).elapsed();
-            if !self.rest(mirror, pause, received, wasted) {
-                return Err(Stop::Failed(given_up(url, &why, self.settings, work.have())));
+            if !self.rest(ask, mirror, pause, received, wasted) {
+                return Err(Stop::Failed(given_up(url, &why, self.settings, work.have(), pause)));
             }
             let queued = matches!(pause, Pause::Queued(_));
             match self.pick(ask) {
@@ -152,13 +155,14 @@ impl Mirrors<'_> {
     }
 
     /// Lets a mirror that failed rest for a while; false when patience is over.
-    fn rest(&self, mirror: usize, pause: Pause, received: u64, wasted: Duration) -> bool {
+    fn rest(&self, ask: Ask<'_>, mirror: usize, pause: Pause, received: u64, wasted: Duration) -> bool {
         let mut state = self.state();
         if received >= WORTHWHILE {
             state.choice.worked(mirror);
         }
-        let vain = state.choice.failed(mirror);
-        state.patience.charge(wasted);
+        let vain = state.choice.failed(mirror, matches!(pause, Pause::Queued(_)));
+        let in_queue = state.choice.is_queued(|mirror| ask.allows(mirror));
+        state.patience.charge(wasted, in_queue);
         let Some(pause) = state.patience.pause(pause, vain, random::bits(mirror)) else { return false };
         state.choice.rest(mirror, self.start.elapsed() + pause);
         true
@@ -173,13 +177,19 @@ fn nobody(ask: Ask<'_>) -> anyhow::Error {
     refuse(format!("every server of {} was given up", ask.urls.join(" ")), todo)
 }
 
-fn given_up(url: &str, why: &str, settings: &Settings, have: u64) -> anyhow::Error {
+fn given_up(url: &str, why: &str, settings: &Settings, have: u64, pause: Pause) -> anyhow::Error {
     let what = if have == 0 { format!("fetching {url}") } else { format!("fetching {url} beyond byte {have}") };
     let others = settings.urls.len().saturating_sub(1);
     let mirrors = if others == 0 { String::new() } else { format!(", {others} more mirrors tried") };
-    let todo = format!(
-        "check the URL, the server and the network to it; tried for {} s (rootstream.retry=){mirrors}",
-        settings.retry.as_secs()
-    );
+    let todo = match pause {
+        Pause::Queued(_) => format!(
+            "give the server more room for transfers; its queue did not end in {} s ({QUEUES} times rootstream.retry=){mirrors}",
+            settings.retry.saturating_mul(QUEUES).as_secs()
+        ),
+        Pause::Backoff | Pause::Slow => format!(
+            "check the URL, the server and the network to it; tried for {} s (rootstream.retry=){mirrors}",
+            settings.retry.as_secs()
+        ),
+    };
     refuse(why, todo).context(what)
 }

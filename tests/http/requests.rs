@@ -81,9 +81,12 @@ fn a_busy_server_is_waited_for() {
         assert_eq!(logged(&server, "queued, 1 s"), 1);
     }
     let server = serve(|_, stream| answer(stream, "503 Service Unavailable", &[("Retry-After", "1000000")], b""));
-    let start = Instant::now();
-    assert!(refusal(&server).contains("503"));
-    assert!(start.elapsed() < Duration::from_secs(8), "clamped to what rootstream.retry= leaves");
+    let (start, urls) = (Instant::now(), [server.url("/image.tar.gz")]);
+    let settings = Settings { retry: Duration::from_millis(300), ..common::settings(&urls) };
+    let message = Failure::from_error(&install_with(&settings).unwrap_err()).to_string();
+    assert!(message.contains("503") && message.contains("queue"), "{message}");
+    let waited = start.elapsed();
+    assert!((3..8).contains(&waited.as_secs()), "clamped to ten times rootstream.retry=: {waited:?}");
 }
 
 // F29

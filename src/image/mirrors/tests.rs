@@ -202,6 +202,30 @@ fn a_small_file_waits_in_the_queue() {
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
+// F22
+#[test]
+fn a_queue_may_take_longer_than_faults_may() {
+    let busy = |times| {
+        serve(move |request, stream| match request.number {
+            number if number < times => answer(stream, "503 Service Unavailable", &[("Retry-After", "1")], b""),
+            _ => answer(stream, "200 OK", &[], b"here"),
+        })
+    };
+    // Whoever is gone meanwhile does not end it.
+    for gone in [None, Some(gone())] {
+        let server = busy(4);
+        let urls: Vec<_> = gone.into_iter().chain([server.url("/f")]).collect();
+        let start = Instant::now();
+        with_mirrors(&urls, |mirrors| mirrors.small(&urls, None, 10, Need::May)).unwrap();
+        assert!(start.elapsed() >= Duration::from_secs(4), "longer than rootstream.retry=");
+    }
+    // But not for ever.
+    let endless = busy(usize::MAX);
+    let (start, urls) = (Instant::now(), [endless.url("/f")]);
+    with_patience(&urls, 4, 1, |mirrors| mirrors.small(&urls, None, 10, Need::May)).unwrap_err();
+    assert!((9..13).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
 // F33
 #[test]
 fn a_piece_comes_again_and_rather_from_elsewhere() {
