@@ -73,7 +73,7 @@ impl Mirrors<'_> {
             }
         };
         self.forget_givers();
-        let ask = Ask { urls, only: None, avoid: &[] };
+        let ask = Ask { urls, only: None, avoid: &[], hasty: false };
         let mut fetch = Fetch {
             mirrors: self,
             ask,
