@@ -9,6 +9,7 @@ mod common;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::Path;
@@ -21,7 +22,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rootstream::failure::Failure;
 use rootstream::image::manifest::{Digest, Media};
 use rootstream::image::{Settings, Trust, VerifiedRoot};
-use rootstream_lab::faulty::{Server, answer};
+use rootstream_lab::faulty::{Request, Server, answer};
 use rootstream_lab::tree::compare_trees;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -162,6 +163,40 @@ fn a_damaged_chunk_is_fetched_again_from_the_other_mirror() {
     let asked =
         bad.requests().iter().filter(|r| r.headers.get("range").is_some_and(|r| r.ends_with(&range[6..]))).count();
     assert!(asked >= 3, "{asked}");
+}
+
+// F18-20
+#[test]
+fn a_mirror_with_half_a_build_does_not_use_up_the_patience() {
+    let tree = tree();
+    let image = publish(&archive(tree.path()), Media::TarZstd, 32_768);
+    let half = |times: usize| {
+        let (store, asked) = (image.store(), AtomicUsize::new(0));
+        let failing = move |request: &Request, stream: &mut TcpStream| {
+            if request.path == "/c/b.json" && asked.fetch_add(1, Ordering::SeqCst) < times {
+                return answer(stream, "500 Internal Server Error", &[], b"");
+            }
+            from_store(&store, request, stream)
+        };
+        Server::start(failing).unwrap()
+    };
+    let installed = |urls: &[String]| {
+        let settings = Settings { retry: Duration::from_secs(60), ..common::settings(urls) };
+        let start = Instant::now();
+        let (root, _) = install_with(&settings, 2).unwrap();
+        assert_same(tree.path(), root.path());
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    };
+    let (bad, good) = (half(usize::MAX), serve(image.store()));
+    let urls = [&bad, &good].map(|server| server.url("/c/latest.json"));
+    while bad.requests().is_empty() {
+        installed(&urls);
+    }
+    let manifests = bad.requests().iter().filter(|request| request.path == "/c/b.json").count();
+    assert_eq!(manifests, 2);
+    // Where nothing better is to be had it is waited for.
+    let (late, nobody) = (half(5), serve(HashMap::new()).url("/c/latest.json"));
+    installed(&[late.url("/c/latest.json"), nobody]);
 }
 
 // F33

@@ -73,7 +73,7 @@ impl Mirrors<'_> {
             }
         };
         self.forget_givers();
-        let ask = Ask { urls, only: None, avoid: &[] };
+        let ask = Ask { urls, only: None, avoid: &[], hasty: false };
         let mut fetch = Fetch {
             mirrors: self,
             ask,
@@ -128,7 +128,7 @@ impl Work for Fetch<'_> {
 
     fn attempt(&mut self, mirror: usize, url: &str) -> Result<String, Fault> {
         let ranged = self.have > 0 && self.mirrors.has_ranges(mirror);
-        let strong = self.version.strong();
+        let strong = self.version.strong().filter(|_| self.origin == Some(mirror) || self.version.is_digest());
         let span = match self.proof {
             Proof::Chunks { .. } if ranged => Some(Span { from: self.have, last: None, strong: None }),
             Proof::Stream if ranged && strong.is_some() => Some(Span { from: self.have, last: None, strong }),
@@ -265,7 +265,7 @@ impl Fetch<'_> {
     fn rather_another(&mut self, mirror: usize, rate: u64) -> Result<(), Fault> {
         let joins = match self.proof {
             Proof::Chunks { .. } => true,
-            Proof::Stream => self.version.strong().is_some() && self.mirrors.has_ranges(mirror),
+            Proof::Stream => self.version.is_digest() && self.mirrors.has_ranges(mirror),
         };
         let left = self.total().map(|total| total.saturating_sub(self.have));
         if !joins || !takes_long(left, rate) {

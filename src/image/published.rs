@@ -20,6 +20,7 @@ use super::range::Piece;
 use super::signature::{Asked, WAIVED};
 use super::small::{Found, Need, Small};
 use super::trust::{SIGNATURE_LIMIT, SIGNATURE_SUFFIX, SignatureFile};
+use super::turns::Hasty;
 use super::{Build, Facts, Sources, Trust, Unpack, mount};
 use crate::failure::{Advise as _, refuse};
 use crate::mounts::Needs;
@@ -30,6 +31,10 @@ const LATEST: &str = "latest.json";
 const LATEST_LIMIT: u64 = 4096;
 /// Blocks between the fetching thread and the workers, who have buffers of their own.
 const BLOCKS: usize = 8;
+/// How long a mirror rests that did not have all of a build at once, the first time.
+const REST: Duration = Duration::from_secs(1);
+/// That time is doubled this often.
+const LONGEST: u32 = 5;
 /// How often a damaged chunk is fetched again.
 const REPAIRS: usize = 3;
 
@@ -91,6 +96,7 @@ impl Published {
             return Err(refuse("some of the mirrors in rootstream.image= name a manifest and others do not", todo));
         }
         let mut untried = settings.urls.clone();
+        let mut hasty = vec![0; untried.len()];
         loop {
             let small = match mirrors.small(&untried, None, LIMIT, Need::Must)? {
                 Found::Here(small) => small,
@@ -98,8 +104,9 @@ impl Published {
             };
             let mirror = small.mirror;
             let url = settings.urls.get(mirror).cloned().unwrap_or_default();
+            let others = untried.iter().enumerate().any(|(other, url)| other != mirror && !url.is_empty());
             let todo = "publish the image again, or trust the key that it was signed with (rootstream bootstrap)";
-            let believed = Self::believe(sources, mirrors, small, &url)
+            let believed = Self::believe(sources, mirrors, small, &url, others)
                 .advise(format!("the image's manifest {url} is refused"), todo);
             // A mirror that lags behind may lead to a build that does not fit, where another leads to one that does.
             let fitting = believed.and_then(|published| {
@@ -113,7 +120,11 @@ impl Published {
                 }
                 Err(error) => error,
             };
-            if let Some(tried) = untried.get_mut(mirror) {
+            if let (true, Some(times)) = (error.is::<Hasty>(), hasty.get_mut(mirror)) {
+                // It may come back, and meanwhile another may do.
+                mirrors.spare(mirror, REST.saturating_mul(1 << *times));
+                *times = LONGEST.min(*times + 1);
+            } else if let Some(tried) = untried.get_mut(mirror) {
                 tried.clear();
             }
             if untried.iter().all(String::is_empty) {
@@ -123,11 +134,20 @@ impl Published {
         }
     }
 
-    /// Believes what came from one mirror, for a reason.
-    fn believe(sources: Sources<'_>, mirrors: &Mirrors<'_>, small: Small, url: &str) -> anyhow::Result<Self> {
+    /// Believes what came from one mirror, for a reason. With `others` that may do, it is not waited for.
+    fn believe(
+        sources: Sources<'_>,
+        mirrors: &Mirrors<'_>,
+        small: Small,
+        url: &str,
+        others: bool,
+    ) -> anyhow::Result<Self> {
         let Sources { settings, anchors, .. } = sources;
         let mirror = small.mirror;
-        let get = |name: &str, limit, need| mirrors.small(&on_each(sources, name), Some(mirror), limit, need);
+        let get = |name: &str, limit, need| match on_each(sources, name) {
+            urls if others => mirrors.small_hastily(&urls, mirror, limit, need),
+            urls => mirrors.small(&urls, Some(mirror), limit, need),
+        };
         let mut bytes = small.bytes;
         let mut manifest_url = url.to_owned();
         let mut newest = None;

@@ -33,7 +33,7 @@ impl Mirrors<'_> {
     /// # Errors
     /// `halt` was set, or no mirror has it within `rootstream.retry=`.
     pub(super) fn range(&self, piece: Piece<'_>, halt: &Halt, into: &mut [u8]) -> Result<usize, Stop> {
-        let ask = Ask { urls: piece.urls, only: None, avoid: piece.avoid };
+        let ask = Ask { urls: piece.urls, only: None, avoid: piece.avoid, hasty: false };
         self.go(ask, &mut Request { mirrors: self, piece, halt, into })
     }
 }

@@ -1,7 +1,8 @@
 //! Whether an answer continues the image that is already half unpacked. No I/O.
 //!
 //! Two images are never spliced. An answer is believed to continue ours when it carries the same
-//! strong validator; any other whole answer is compared with the digest of what we have.
+//! strong validator, and comes from the same server or the validator is a digest; any other whole
+//! answer is compared with the digest of what we have.
 
 /// What names one version of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,13 @@ impl Version {
     /// What If-Range may carry. Last-Modified has a resolution of a second and so is weak.
     pub(super) fn strong(&self) -> Option<&str> {
         self.etag.as_deref()
+    }
+
+    /// Whether its entity tag is made of the bytes themselves, so that it means the same on every server: a sha256, as
+    /// `rootstream up` sends. Other servers' tags are numbers of their own, of dates or versions.
+    pub(super) fn is_digest(&self) -> bool {
+        let tag = self.etag.as_deref().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
+        tag.is_some_and(|tag| tag.len() == 64 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()))
     }
 
     fn same_as(&self, other: &Self) -> bool {
@@ -65,7 +73,7 @@ pub(super) enum Verdict {
 }
 
 /// Judges an answer when `have` bytes of `ours` have been passed on. `same_server` says that ours
-/// came from where this answer comes from; other mirrors may tag the same bytes differently.
+/// came from where this answer comes from; other mirrors may tag the same bytes differently, and others the same.
 pub(super) fn judge(have: u64, ours: &Version, answer: &Answer, same_server: bool) -> Verdict {
     match answer {
         Answer::Whole(_) if have == 0 => Verdict::Skip(0),
@@ -74,7 +82,9 @@ pub(super) fn judge(have: u64, ours: &Version, answer: &Answer, same_server: boo
         Answer::Whole(_) => Verdict::Compare(have),
         Answer::Part { .. } if have == 0 => Verdict::AskWhole("a part, which was not asked for"),
         Answer::Part { start, .. } if *start > have => Verdict::AskWhole("a part beyond what was asked for"),
-        Answer::Part { start, version } if ours.same_as(version) => Verdict::Skip(have - start),
+        Answer::Part { start, version } if ours.same_as(version) && (same_server || ours.is_digest()) => {
+            Verdict::Skip(have - start)
+        }
         Answer::Part { version, .. } if ours.length_differs(version) => {
             Verdict::Restart("the image's length has changed")
         }
@@ -138,11 +148,15 @@ mod tests {
     fn every_answer_to_a_resume_is_judged() {
         let ours = version(Some("\"a\""), 1000);
         let bare = version(None, 1000);
+        let sha256 = version(Some(&format!("\"{}\"", "0aF".repeat(22).split_at(64).0)), 1000);
+        let short = version(Some(&format!("\"{}\"", "0".repeat(63))), 1000);
+        let other = version(Some(&format!("\"{}\"", "g".repeat(64))), 1000);
         let part = |start, version: &Version| Answer::Part { start, version: version.clone() };
         let whole = |version: &Version| Answer::Whole(version.clone());
         let cases = [
             (400, &ours, part(400, &ours), true, Verdict::Skip(0)),
             (400, &ours, part(100, &ours), true, Verdict::Skip(300)),
+            (400, &sha256, part(100, &sha256), false, Verdict::Skip(300)),
             (400, &ours, whole(&ours), true, Verdict::Compare(400)),
             (400, &ours, whole(&ours), false, Verdict::Compare(400)),
             (400, &ours, whole(&version(Some("\"b\""), 1000)), true, Verdict::Restart("the image was replaced")),
@@ -164,6 +178,9 @@ mod tests {
         }
         for (have, ours, answer, same_server) in [
             (400, &ours, part(401, &ours), true),
+            (400, &ours, part(400, &ours), false),
+            (400, &short, part(400, &short), false),
+            (400, &other, part(400, &other), false),
             (400, &ours, part(400, &bare), true),
             (400, &ours, part(400, &version(Some("\"b\""), 1000)), false),
             (400, &bare, part(400, &bare), true),

@@ -59,7 +59,7 @@ impl Mirrors<'_> {
     /// # Errors
     /// That cannot be found out.
     pub(super) fn presence(&self, urls: &[String]) -> anyhow::Result<Presence> {
-        self.go(Ask { urls, only: None, avoid: &[] }, &mut Question(self)).map_err(Stop::into_error)
+        self.go(Ask { urls, only: None, avoid: &[], hasty: false }, &mut Question(self)).map_err(Stop::into_error)
     }
 
     /// Fetches a file of at most `limit` bytes. `urls` are its names on each mirror; with `only`, that mirror alone is
@@ -68,8 +68,19 @@ impl Mirrors<'_> {
     /// # Errors
     /// It cannot be had, or is longer.
     pub(super) fn small(&self, urls: &[String], only: Option<usize>, limit: u64, need: Need) -> anyhow::Result<Found> {
-        let ask = Ask { urls, only, avoid: &[] };
-        let untried = (0..urls.len()).filter(|mirror| ask.allows(*mirror)).collect();
+        self.request(Ask { urls, only, avoid: &[], hasty: false }, limit, need)
+    }
+
+    /// The same from one mirror while others may do better: it has two tries, and none when it is busy.
+    ///
+    /// # Errors
+    /// Those of [`Mirrors::small`], and [`Hasty`](super::turns::Hasty).
+    pub(super) fn small_hastily(&self, urls: &[String], only: usize, limit: u64, need: Need) -> anyhow::Result<Found> {
+        self.request(Ask { urls, only: Some(only), avoid: &[], hasty: true }, limit, need)
+    }
+
+    fn request(&self, ask: Ask<'_>, limit: u64, need: Need) -> anyhow::Result<Found> {
+        let untried = (0..ask.urls.len()).filter(|mirror| ask.allows(*mirror)).collect();
         let mut request = Request { mirrors: self, limit, need, untried };
         self.go(ask, &mut request).map_err(Stop::into_error)
     }

@@ -1,5 +1,6 @@
 //! The one way in which all requests go on after a failure: the next mirror, a pause, or the end.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::Settings;
@@ -51,6 +52,18 @@ pub(super) struct Ask<'a> {
     pub(super) only: Option<usize>,
     /// Rather not these, which brought damage as often as they are there.
     pub(super) avoid: &'a [usize],
+    /// Give up after a second failure, or when the server is busy.
+    pub(super) hasty: bool,
+}
+
+/// Why a hasty request was given up: later it may work.
+#[derive(Debug)]
+pub(super) struct Hasty(String);
+
+impl fmt::Display for Hasty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be fetched now", self.0)
+    }
 }
 
 impl Ask<'_> {
@@ -64,6 +77,7 @@ impl Mirrors<'_> {
     /// Asks mirror after mirror until `work` is done or there is no point in going on.
     pub(super) fn go<W: Work>(&self, ask: Ask<'_>, work: &mut W) -> Result<W::Done, Stop> {
         let mut last: Option<(String, bool)> = None;
+        let mut failures = 0;
         loop {
             let mirror = match self.pick(ask) {
                 Pick::Now(mirror) => mirror,
@@ -123,6 +137,10 @@ impl Mirrors<'_> {
                 return Err(Stop::Failed(given_up(url, &why, self.settings, work.have(), pause)));
             }
             let queued = matches!(pause, Pause::Queued(_));
+            failures += 1;
+            if ask.hasty && (queued || failures >= 2) {
+                return Err(Stop::Failed(anyhow::Error::msg(why).context(Hasty(url.to_owned()))));
+            }
             match self.pick(ask) {
                 Pick::Wait(time) => {
                     let waiting = match time.as_secs_f64() {
