@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use rootstream_lab::namespace::enter_private_network;
+use rootstream_lab::packages::unpacked;
 
 use crate::images::Image;
 use crate::measure::{Run, measure};
@@ -22,11 +23,13 @@ pub struct Comparison {
     runs: Vec<Vec<Run>>,
 }
 
-/// Moves the calling thread into namespaces of its own, where only loopback is reachable and mounts are private.
+/// Moves the calling thread into namespaces of its own, where only loopback is reachable and mounts are private. What has
+/// to be downloaded for the server is downloaded before.
 ///
 /// # Errors
-/// It needs root.
+/// It needs root, or the package of the server cannot be had.
 pub fn enclose() -> Result<()> {
+    unpacked("nginx")?;
     enter_private_network()?;
     unshare(CloneFlags::CLONE_NEWNS).context("making a mount namespace (it needs root)")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
