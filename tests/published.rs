@@ -156,7 +156,8 @@ fn a_damaged_chunk_is_fetched_again_from_the_other_mirror() {
     assert_same(tree.path(), root.path());
     // With the damaged one alone there is an end.
     let start = Instant::now();
-    let error = Failure::from_error(&install(&bad, 2).unwrap_err()).to_string();
+    let patient = Settings { retry: Duration::from_secs(128), ..common::settings(&[bad.url("/c/b.json")]) };
+    let error = Failure::from_error(&install_with(&patient, 2).unwrap_err()).to_string();
     let range = format!("bytes {}-{}", chunk.offset, chunk.offset + chunk.size - 1);
     assert!(error.contains(&range) && error.contains("fetched 4 times"), "{error}");
     assert!(start.elapsed() >= Duration::from_secs(3), "one server is not asked again at once: {:?}", start.elapsed());

@@ -195,7 +195,7 @@ impl<'a> Mirrors<'a> {
     /// Lets a mirror rest for about this long before the next request, if that goes there.
     pub(super) fn spare(&self, mirror: usize, time: Duration) {
         // Not all nodes come back at once.
-        let time = time + random::up_to(Duration::from_secs(1));
+        let time = time + random::up_to(time);
         self.state().choice.rest(mirror, self.start.elapsed() + time);
     }
 

@@ -313,7 +313,9 @@ impl Repair for Again<'_> {
                 return Ok(());
             }
             self.mirrors.damaged(mirror);
-            self.mirrors.spare(mirror, Duration::from_secs(count as u64));
+            // Whoever has little patience does not want it spent here.
+            let rest = Duration::from_secs(count as u64).min(self.mirrors.settings.retry / 64);
+            self.mirrors.spare(mirror, rest);
             avoid.push(mirror);
         }
         let end = chunk.offset + chunk.size - 1;
