@@ -114,7 +114,7 @@ fn forge(site: &TestSite, archive: &[u8], chunks: &[Forged<'_>]) {
         format: FORMAT,
         name: "compute".to_owned(),
         build: "b".to_owned(),
-        created: String::new(),
+        created: "2026-11-22T18:00:00Z".to_owned(),
         arch: "amd64".to_owned(),
         kernels: Vec::new(),
         media: Media::TarZstd,

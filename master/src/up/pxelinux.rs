@@ -199,7 +199,7 @@ mod tests {
                     format: FORMAT,
                     name: "compute".to_owned(),
                     build: "b".to_owned(),
-                    created: String::new(),
+                    created: "2026-11-22T18:00:00Z".to_owned(),
                     arch: "amd64".to_owned(),
                     kernels: vec![],
                     media: Media::TarZstd,
