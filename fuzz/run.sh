@@ -12,7 +12,8 @@ ROOTSTREAM_WRITE_SEEDS="$PWD/fuzz/corpus" cargo test -q -p rootstream --lib ever
 for target in fuzz/fuzz_targets/*.rs; do
     target=$(basename "$target" .rs)
     echo "fuzz: $target for $seconds s"
-    # The parsers are safe Rust, where a sanitizer finds nothing. 64 MiB at once is more than any of them may ask for.
+    # No sanitizer: most of what is called is safe Rust, and errors inside the C decoders are left to those who
+    # fuzz them. 64 MiB at once is more than any of them may ask for.
     cargo +$toolchain fuzz run --sanitizer none --target-dir target/fuzz "$target" -- \
         -max_total_time="$seconds" -max_len=65536 -timeout=20 -rss_limit_mb=2048 -malloc_limit_mb=64 -print_final_stats=1
 done
