@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::ops::Range;
-use std::time::Instant;
 
 use super::halt::Halt;
 use super::http::{Response, Span};
@@ -72,14 +71,6 @@ impl Work for Request<'_> {
             filled += self.read(&mut watch, &mut body, filled..self.into.len())?;
         }
         Ok(mirror)
-    }
-
-    fn have(&self) -> u64 {
-        0
-    }
-
-    fn news(&self) -> Option<Instant> {
-        None
     }
 
     fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {

@@ -2,7 +2,6 @@
 
 use std::io::Read as _;
 use std::thread;
-use std::time::Instant;
 
 use ureq::http::StatusCode;
 
@@ -108,14 +107,6 @@ impl Work for Question<'_> {
         }
     }
 
-    fn have(&self) -> u64 {
-        0
-    }
-
-    fn news(&self) -> Option<Instant> {
-        None
-    }
-
     fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {
         thread::sleep(wait.time);
         Ok(())
@@ -156,14 +147,6 @@ impl Work for Request<'_> {
             return Err(Fault::Passing(Pause::Backoff, "the answer ended early".to_owned()));
         }
         Ok(Found::Here(Small { bytes, mirror }))
-    }
-
-    fn have(&self) -> u64 {
-        0
-    }
-
-    fn news(&self) -> Option<Instant> {
-        None
     }
 
     fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {

@@ -19,11 +19,15 @@ pub(super) trait Work {
     /// One request to this mirror.
     fn attempt(&mut self, mirror: usize, url: &str) -> Result<Self::Done, Fault>;
 
-    /// Bytes that are there to stay, whatever happens next.
-    fn have(&self) -> u64;
+    /// Bytes that are there to stay, whatever happens next; none where each request begins anew.
+    fn have(&self) -> u64 {
+        0
+    }
 
     /// Since when the request that just failed brought nothing, if it brought something before.
-    fn news(&self) -> Option<Instant>;
+    fn news(&self) -> Option<Instant> {
+        None
+    }
 
     /// Waits for the next try.
     ///
