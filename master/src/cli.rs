@@ -185,7 +185,7 @@ Examples:
         /// How it is packed.
         #[arg(long, default_value = "tar.zst")]
         format: Format,
-        /// How hard it is compressed: 1 to 22 for tar.zst and squashfs (9 when absent), 1 to 12 for tar.gz (6) and
+        /// How hard it is compressed: 1 to 22 for tar.zst (12 when absent) and squashfs (9), 1 to 12 for tar.gz (6) and
         /// erofs (9).
         #[arg(long)]
         level: Option<i32>,

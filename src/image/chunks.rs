@@ -1,10 +1,9 @@
 //! A published image: its chunks are digested, decoded and written by several threads at once.
 //!
-//! One thread fetches the file in order, as for any image. Each worker takes the next chunk's bytes from it under a
-//! lock, compares their digest with the manifest's, and only then decodes them, all at once into a buffer that it
-//! keeps. Memory is two buffers a worker, whatever the image.
+//! One thread fetches the file in order, as for any image, each chunk into a buffer of its own. Each worker takes the
+//! next of these as it is, compares its digest with the manifest's, and only then decodes it, all at once into a buffer
+//! that the worker keeps. Memory is two buffers a worker and one more, whatever the image.
 
-use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -18,7 +17,7 @@ use super::cut::{Cuts, Part, Tail};
 use super::filesystem::Kind;
 use super::manifest::{Chunk, Digest, Manifest, unescape};
 use super::path::Name;
-use super::pipe::{self, Closer, Reader};
+use super::pipe::{self, Closer, Reader, Taken, Writer};
 use super::tree::{Rules, Tree};
 use super::unpack::Unpacked;
 use super::whole::Decoder;
@@ -51,6 +50,15 @@ struct Work<'a> {
     repair: &'a dyn Repair,
 }
 
+/// The way from the fetching thread to these workers: a block for each, and one to fill meanwhile.
+///
+/// # Errors
+/// A chunk is larger than this machine can address.
+pub(super) fn pipe(manifest: &Manifest, options: Unpack) -> anyhow::Result<(Writer, Reader)> {
+    let lengths = manifest.chunks.iter().map(|chunk| usize::try_from(chunk.size)).collect::<Result<_, _>>()?;
+    Ok(pipe::pieces(options.workers.max(1) + 1, lengths))
+}
+
 /// Unpacks a published archive into the directory `root`.
 ///
 /// # Errors
@@ -67,7 +75,7 @@ pub(super) fn unpack(
     let pieces = work.share(options.workers, || {
         let mut tree = Tree::open(root, options, Rules::Canon(&cuts))?;
         let mut decoder = Decoder::new(manifest.media)?;
-        let most = usize::try_from(manifest.largest_chunk().1)?;
+        let most = usize::try_from(manifest.most_unpacked())?;
         let mut unpacked = vec![0; most];
         work.each(|index, chunk, packed| {
             let what = || format!("chunk {index} of the image");
@@ -176,8 +184,9 @@ impl<'a> Work<'a> {
 
     /// Calls `take` with chunk after chunk whose digest is right, until there are none left for this worker.
     fn each(&self, mut take: impl FnMut(usize, &Chunk, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        let mut buffer = vec![0; usize::try_from(self.manifest.largest_chunk().0)?];
-        while let Some((index, chunk, packed)) = self.next(&mut buffer)? {
+        while let Some((index, chunk, mut taken)) = self.next()? {
+            let packed = taken.bytes();
+            ensure!(packed.len() as u64 == chunk.size, "the image ends in chunk {index}");
             if Digest(Sha256::digest(&*packed).into()) != chunk.sha256 {
                 self.repair.repair(index, chunk, packed)?;
             }
@@ -187,18 +196,16 @@ impl<'a> Work<'a> {
     }
 
     /// The next chunk's bytes as they came.
-    fn next<'b>(&self, buffer: &'b mut [u8]) -> anyhow::Result<Option<(usize, &'a Chunk, &'b mut [u8])>> {
+    fn next(&self) -> anyhow::Result<Option<(usize, &'a Chunk, Taken)>> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let index = source.next;
         let Some(chunk) = self.manifest.chunks.get(index) else { return Ok(None) };
-        let packed = buffer.get_mut(..usize::try_from(chunk.size)?).context("a chunk beyond the largest")?;
         source.next += 1;
-        source.stream.read_exact(packed)?;
+        let taken = source.stream.piece()?.with_context(|| format!("the image ends before chunk {index}"))?;
         if index + 1 == self.manifest.chunks.len() {
             // The fetching thread ends only when all that it sent has been taken, or nobody takes any more.
-            let more = source.stream.read(&mut [0])?;
-            ensure!(more == 0, "the image is longer than its manifest says");
+            ensure!(source.stream.piece()?.is_none(), "the image is longer than its manifest says");
         }
-        Ok(Some((index, chunk, packed)))
+        Ok(Some((index, chunk, taken)))
     }
 }

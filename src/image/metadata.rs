@@ -12,6 +12,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 
 use super::archive::Member;
+use super::given::Given;
 use super::pax::Time;
 use crate::sys;
 
@@ -71,26 +72,46 @@ impl Metadata {
         Mode::from_bits_truncate(mode)
     }
 
-    /// Sets all of it on an open file or directory.
+    /// The permissions to make a new file with.
+    pub(super) fn permissions(&self) -> Mode {
+        Mode::from_bits_truncate(self.mode & 0o777)
+    }
+
+    /// Whether new files have the owners as they are to be.
+    fn owned(&self, given: Option<Given>) -> bool {
+        given.is_some_and(|given| given.owners(self.uid, self.gid))
+    }
+
+    /// Sets all of it on an open file or directory; but what is `given` if it was made just now with
+    /// [`Metadata::permissions`].
     ///
     /// # Errors
     /// The first call that failed.
-    pub(super) fn set_open(&self, file: impl AsFd, owners: bool, missed: &mut Missed) -> Result<(), Failed> {
+    pub(super) fn set_open(
+        &self,
+        file: impl AsFd,
+        given: Option<Given>,
+        owners: bool,
+        missed: &mut Missed,
+    ) -> Result<(), Failed> {
         let file = file.as_fd();
-        if owners {
+        if !owners {
+            missed.owners += 1;
+        } else if !self.owned(given) {
             let (uid, gid) = self.ids();
             fchown(file, uid, gid).map_err(|errno| ("setting its owner", errno))?;
-        } else {
-            missed.owners += 1;
         }
-        fchmod(file, self.mode(owners, missed)).map_err(|errno| ("setting its mode", errno))?;
+        let mode = self.mode(owners, missed);
+        if !given.is_some_and(|given| given.mode(mode.bits())) {
+            fchmod(file, mode).map_err(|errno| ("setting its mode", errno))?;
+        }
         self.xattrs(owners, missed, |name, value| sys::fsetxattr(file, name, value))?;
         let (atime, mtime) = self.times();
         futimens(file, &atime, &mtime).map_err(|errno| ("setting its time", errno))
     }
 
     /// Sets all of it on what cannot be opened for that: a symlink (which has no mode of its
-    /// own), a device or a FIFO.
+    /// own), a device or a FIFO; it was made just now, so that its owners may be `given`.
     ///
     /// # Errors
     /// The first call that failed.
@@ -99,15 +120,16 @@ impl Metadata {
         parent: BorrowedFd<'_>,
         name: &[u8],
         symlink: bool,
+        given: Option<Given>,
         owners: bool,
         missed: &mut Missed,
     ) -> Result<(), Failed> {
-        if owners {
+        if !owners {
+            missed.owners += 1;
+        } else if !self.owned(given) {
             let (uid, gid) = self.ids();
             fchownat(parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
                 .map_err(|errno| ("setting its owner", errno))?;
-        } else {
-            missed.owners += 1;
         }
         if !symlink {
             // The node was made just now by us, so there is no link to follow.

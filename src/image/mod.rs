@@ -12,6 +12,7 @@ mod from_lease;
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod given;
 mod halt;
 mod header;
 mod http;

@@ -1,14 +1,16 @@
 //! A bounded queue of byte blocks between two threads.
 //!
 //! The blocks are allocated once and go round, because allocating is slow under musl, and both
-//! ends sleep while they wait, because spinning takes the core that the other end needs.
+//! ends sleep while they wait, because spinning takes the core that the other end needs. Where the bytes come in pieces
+//! of known length, a block is one of them, which the reader can take as it is.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::vec;
 
-/// Bytes in a block.
+/// Bytes in a block, where pieces have no length of their own.
 pub(super) const BLOCK: usize = 256 * 1024;
 
 struct Block {
@@ -34,6 +36,15 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Lets the writer fill a block again.
+    fn give_back(&self, block: Option<Block>) {
+        if let Some(mut block) = block {
+            block.filled = 0;
+            self.lock().free.push(block);
+            self.to_writer.notify_one();
+        }
+    }
 }
 
 /// The other end has gone away; whoever holds it knows why.
@@ -58,7 +69,17 @@ pub(super) fn is_consequence(error: &anyhow::Error) -> bool {
 
 /// A pipe of `blocks` blocks.
 pub(super) fn pipe(blocks: usize) -> (Writer, Reader) {
-    let free = (0..blocks).map(|_| Block { bytes: vec![0; BLOCK].into_boxed_slice(), filled: 0 }).collect();
+    with(blocks, BLOCK, Vec::new())
+}
+
+/// A pipe for pieces of these lengths, one in a block, of which there are `blocks`.
+pub(super) fn pieces(blocks: usize, lengths: Vec<usize>) -> (Writer, Reader) {
+    let most = lengths.iter().copied().max().unwrap_or(BLOCK);
+    with(blocks, most, lengths)
+}
+
+fn with(blocks: usize, room: usize, lengths: Vec<usize>) -> (Writer, Reader) {
+    let free = (0..blocks).map(|_| Block { bytes: vec![0; room].into_boxed_slice(), filled: 0 }).collect();
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
             full: VecDeque::with_capacity(blocks),
@@ -70,13 +91,20 @@ pub(super) fn pipe(blocks: usize) -> (Writer, Reader) {
         to_reader: Condvar::new(),
         to_writer: Condvar::new(),
     });
-    (Writer { shared: Arc::clone(&shared), block: None }, Reader { shared, block: None, at: 0 })
+    let writer = Writer { shared: Arc::clone(&shared), block: None, room, end: room, lengths: lengths.into_iter() };
+    (writer, Reader { shared, block: None, at: 0 })
 }
 
 /// The end that bytes go into. Dropping it without [`Writer::finish`] makes the reader fail.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     block: Option<Block>,
+    /// Bytes that a block can hold.
+    room: usize,
+    /// Bytes with which this one is full.
+    end: usize,
+    /// Of the pieces to come.
+    lengths: vec::IntoIter<usize>,
 }
 
 impl Writer {
@@ -92,20 +120,21 @@ impl Writer {
                     return Err(Gone);
                 }
                 if let Some(block) = state.free.pop() {
+                    self.end = self.lengths.next().unwrap_or(self.room);
                     break Some(block);
                 }
                 state = self.shared.to_writer.wait(state).unwrap_or_else(PoisonError::into_inner);
             };
         }
         let block = self.block.as_mut().ok_or(Gone)?;
-        block.bytes.get_mut(block.filled..).ok_or(Gone)
+        block.bytes.get_mut(block.filled..self.end).ok_or(Gone)
     }
 
     /// Says that `count` bytes of [`Writer::space`] were filled. Only full blocks travel.
     pub(super) fn wrote(&mut self, count: usize) {
         if let Some(block) = self.block.as_mut() {
-            block.filled = (block.filled + count).min(BLOCK);
-            if block.filled == BLOCK {
+            block.filled = (block.filled + count).min(self.end);
+            if block.filled == self.end {
                 self.send();
             }
         }
@@ -171,6 +200,31 @@ impl Reader {
         Closer(Arc::clone(&self.shared))
     }
 
+    /// The next piece as it is, or whatever a block still holds; none at the end.
+    ///
+    /// # Errors
+    /// The writer is gone without having finished.
+    pub(super) fn piece(&mut self) -> io::Result<Option<Taken>> {
+        let block = self.next()?;
+        Ok(block.map(|block| Taken { shared: Arc::clone(&self.shared), block: Some(block) }))
+    }
+
+    fn next(&self) -> io::Result<Option<Block>> {
+        let mut state = self.shared.lock();
+        loop {
+            if let Some(block) = state.full.pop_front() {
+                return Ok(Some(block));
+            }
+            if state.finished {
+                return Ok(None);
+            }
+            if state.writer_gone || state.reader_gone {
+                return Err(io::Error::other(Gone));
+            }
+            state = self.shared.to_reader.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     fn rest(&self) -> &[u8] {
         self.block.as_ref().and_then(|block| block.bytes.get(self.at..block.filled)).unwrap_or_default()
     }
@@ -179,25 +233,9 @@ impl Reader {
 impl BufRead for Reader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.rest().is_empty() {
-            let mut state = self.shared.lock();
-            if let Some(mut block) = self.block.take() {
-                block.filled = 0;
-                state.free.push(block);
-                self.shared.to_writer.notify_one();
-            }
+            self.shared.give_back(self.block.take());
             self.at = 0;
-            self.block = loop {
-                if let Some(block) = state.full.pop_front() {
-                    break Some(block);
-                }
-                if state.finished {
-                    break None;
-                }
-                if state.writer_gone || state.reader_gone {
-                    return Err(io::Error::other(Gone));
-                }
-                state = self.shared.to_reader.wait(state).unwrap_or_else(PoisonError::into_inner);
-            };
+            self.block = self.next()?;
         }
         Ok(self.rest())
     }
@@ -220,6 +258,25 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.shared.lock().reader_gone = true;
         self.shared.to_writer.notify_one();
+    }
+}
+
+/// A block that a reader took: the writer fills it again when this is dropped.
+pub(super) struct Taken {
+    shared: Arc<Shared>,
+    block: Option<Block>,
+}
+
+impl Taken {
+    /// What it holds.
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        self.block.as_mut().and_then(|block| block.bytes.get_mut(..block.filled)).unwrap_or_default()
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.shared.give_back(self.block.take());
     }
 }
 
@@ -248,6 +305,23 @@ mod tests {
         reader.read_to_end(&mut received).unwrap();
         thread.join().unwrap();
         assert_eq!(received, sent);
+    }
+
+    #[test]
+    fn pieces_come_one_by_one() {
+        let lengths = [3, BLOCK + 1, 1, 700];
+        let (mut writer, mut reader) = pieces(2, lengths.to_vec());
+        let total: usize = lengths.iter().sum();
+        let thread = std::thread::spawn(move || {
+            write_all(&mut writer, &vec![7; total + 2]).unwrap();
+            writer.finish();
+        });
+        for length in lengths {
+            assert_eq!(reader.piece().unwrap().unwrap().bytes(), vec![7; length]);
+        }
+        assert_eq!(reader.piece().unwrap().unwrap().bytes(), [7, 7], "what nobody announced");
+        assert!(reader.piece().unwrap().is_none());
+        thread.join().unwrap();
     }
 
     #[test]

@@ -13,7 +13,6 @@ use super::filesystem::Kind;
 use super::halt::Halt;
 use super::manifest::{Chunk, Digest, LIMIT, Latest, Manifest, Media};
 use super::mirrors::{Mirrors, Stop};
-use super::pipe;
 use super::preflight::{self, Machine};
 use super::progress::{Progress, megabytes};
 use super::range::Piece;
@@ -29,8 +28,6 @@ use crate::mounts::Needs;
 const LATEST: &str = "latest.json";
 /// The largest pointer that is read.
 const LATEST_LIMIT: u64 = 4096;
-/// Blocks between the fetching thread and the workers, who have buffers of their own.
-const BLOCKS: usize = 8;
 /// How long a mirror rests that did not have all of a build at once, the first time.
 const REST: Duration = Duration::from_secs(1);
 /// That time is doubled this often.
@@ -235,7 +232,7 @@ impl Published {
             mount::prepare(kind, manifest.size, root)?;
         }
         preflight::check_room(manifest, self.needs(), root)?;
-        let (out, stream) = pipe::pipe(BLOCKS);
+        let (out, stream) = chunks::pipe(manifest, unpack)?;
         let (progress, halt) = (Progress::default(), Halt::default());
         let again = Again { mirrors, published: self, halt: &halt };
         let (fetched, unpacked) = thread::scope(|scope| {

@@ -52,6 +52,11 @@ impl Root {
         Ok(Self { canonical: true, ..Self::open(path)? })
     }
 
+    /// The root itself.
+    pub(super) fn top(&self) -> &OwnedFd {
+        &self.top
+    }
+
     /// The directories that were made because something in them came first.
     pub(super) fn into_made(self) -> Vec<Vec<u8>> {
         self.made

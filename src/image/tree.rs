@@ -16,6 +16,7 @@ use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 use super::Unpack;
 use super::archive::{Archive, Kind, Member};
 use super::cut::{Cuts, Part, Tail};
+use super::given::Given;
 use super::metadata::{Metadata, Missed};
 use super::pages::write_pages;
 use super::path::Name;
@@ -49,6 +50,8 @@ pub(super) struct Tree<'a> {
     root: Root,
     rules: Rules<'a>,
     owners: bool,
+    /// What new files have by themselves; not known where directories are there already.
+    given: Option<Given>,
     /// Directories in the order they came, to be finished when nothing more goes into them.
     directories: Vec<(Name, Metadata)>,
     known: HashMap<Name, usize>,
@@ -97,11 +100,17 @@ impl<'a> Tree<'a> {
             Rules::Plain | Rules::Over => Root::open(root),
             Rules::Canon(_) => Root::open_canonical(root),
         };
+        let opened = opened.with_context(|| format!("opening {}", root.display()))?;
+        let given = match rules {
+            Rules::Plain | Rules::Canon(_) => Given::below(opened.top()),
+            Rules::Over => None,
+        };
         Ok(Self {
             path: root.to_owned(),
-            root: opened.with_context(|| format!("opening {}", root.display()))?,
+            root: opened,
             rules,
             owners: options.owners,
+            given,
             directories: Vec::new(),
             known: HashMap::new(),
             links: Vec::new(),
@@ -217,7 +226,7 @@ impl<'a> Tree<'a> {
         metadata: &Metadata,
         archive: &mut Archive<R>,
     ) -> anyhow::Result<()> {
-        let file = self.create(name, parent)?;
+        let file = self.create(name, parent, metadata.permissions())?;
         let whole = [(0, member.archived)];
         let (size, parts) = match &member.map {
             Some(map) => (map.size, map.parts.as_slice()),
@@ -245,7 +254,7 @@ impl<'a> Tree<'a> {
             file.set_len(size).map_err(|error| self.failed_io("extending", name, size, &error))?;
         }
         metadata
-            .set_open(&file, self.owners, &mut self.missed)
+            .set_open(&file, self.given, self.owners, &mut self.missed)
             .map_err(|(doing, errno)| self.failed(doing, name, 0, errno))
     }
 
@@ -281,7 +290,7 @@ impl<'a> Tree<'a> {
                 .root
                 .directory_made(parent)
                 .map_err(|errno| self.failed("opening its directory", name, 0, errno))?;
-            self.create(name, &parent)
+            self.create(name, &parent, Mode::from_bits_truncate(0o600))
         };
         let cut = cuts.open(part, make)?;
         let (bytes, _) = write_pages(&cut.file, part.data, part.offset)
@@ -291,14 +300,13 @@ impl<'a> Tree<'a> {
         // What ends in zeros was not written to its end.
         cut.file.set_len(part.total).map_err(|error| self.failed_io("extending", name, part.total, &error))?;
         metadata
-            .set_open(&cut.file, self.owners, &mut self.missed)
+            .set_open(&cut.file, None, self.owners, &mut self.missed)
             .map_err(|(doing, errno)| self.failed(doing, name, 0, errno))
     }
 
-    fn create(&mut self, name: &Name, parent: &Rc<OwnedFd>) -> anyhow::Result<File> {
+    fn create(&mut self, name: &Name, parent: &Rc<OwnedFd>, mode: Mode) -> anyhow::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let private = Mode::from_bits_truncate(0o600);
-        self.place(name, parent, |parent, last| openat(parent, last, flags, private)).map(File::from)
+        self.place(name, parent, |parent, last| openat(parent, last, flags, mode)).map(File::from)
     }
 
     fn add_hard_link(&mut self, name: &Name, parent: &Rc<OwnedFd>, member: &Member) -> anyhow::Result<()> {
@@ -353,7 +361,7 @@ impl<'a> Tree<'a> {
         metadata: &Metadata,
     ) -> anyhow::Result<()> {
         metadata
-            .set_named(parent.as_fd(), last, symlink, self.owners, &mut self.missed)
+            .set_named(parent.as_fd(), last, symlink, self.given, self.owners, &mut self.missed)
             .map_err(|(doing, errno)| self.failed(doing, name, 0, errno))
     }
 
@@ -476,7 +484,7 @@ impl<'a> Tree<'a> {
             let opened = self.root.directory(parent).and_then(|parent| openat(&*parent, last, flags, Mode::empty()));
             match opened {
                 Ok(directory) => metadata
-                    .set_open(&directory, self.owners, &mut self.missed)
+                    .set_open(&directory, None, self.owners, &mut self.missed)
                     .map_err(|(doing, errno)| self.failed(doing, &name, 0, errno))?,
                 // A later member of the same name took its place.
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}

@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
+use std::thread;
 
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -15,7 +16,6 @@ use crate::image::Unpack;
 use crate::image::chunks::{self, Repair};
 use crate::image::header::BLOCK;
 use crate::image::manifest::{Chunk, Continued, Digest, FORMAT, Manifest, Media, escape};
-use crate::image::pipe;
 use crate::image::tree::Rules;
 use crate::image::unpack::{self, Unpacked};
 
@@ -74,14 +74,20 @@ pub(super) fn install(
     options: Unpack<'_>,
     place: &Enclosure,
 ) -> anyhow::Result<Unpacked> {
-    let (mut into, from) = pipe::pipe(2 + file.len() / pipe::BLOCK);
-    let mut rest = file;
-    while !rest.is_empty() {
-        let count = rest.read(into.space().unwrap()).unwrap();
-        into.wrote(count);
-    }
-    into.finish();
-    let unpacked = chunks::unpack(manifest, from, &Never, &place.root(), options);
+    let (mut into, from) = chunks::pipe(manifest, options).unwrap();
+    let unpacked = thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut rest = file;
+            while !rest.is_empty() {
+                // What was damaged is not taken to its end.
+                let Ok(space) = into.space() else { return };
+                let count = rest.read(space).unwrap();
+                into.wrote(count);
+            }
+            into.finish();
+        });
+        chunks::unpack(manifest, from, &Never, &place.root(), options)
+    });
     place.check();
     unpacked
 }
