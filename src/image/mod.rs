@@ -57,6 +57,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::facts::NodeFacts;
+pub use filesystem::{HEAD as FILE_SYSTEM_HEAD, check_file_system};
 pub(crate) use from_lease::located;
 pub(crate) use mount::unmount;
 pub use mount::{IMAGE as MOUNTED_IMAGE, Mounting};
@@ -178,7 +179,8 @@ pub struct Facts {
     pub unpacked: u64,
     /// Archive entries written.
     pub entries: u64,
-    /// sha256 of the file as served, lower-case hex.
+    /// sha256 of the file as served, lower-case hex; of a published image what its manifest says, whose chunks were
+    /// compared one by one.
     pub sha256: String,
     /// A published image's build.
     pub build: Option<Build>,
