@@ -145,7 +145,7 @@ impl Work for Fetch<'_> {
             && skip > CHEAP
         {
             self.mirrors.state().choice.measured(mirror, 0);
-            return Err(Fault::Turn(before, "nothing says that its bytes continue those that are here".to_owned()));
+            return Err(Fault::Turn { to: before, slow: None });
         }
         self.progress.doing(Doing::Receiving);
         self.receive(mirror, response, skip, compare)
@@ -170,7 +170,7 @@ impl Fetch<'_> {
     /// How many bytes of an answer to leave out, and whether they must be compared with what we have.
     fn judge(&mut self, mirror: usize, answer: &Answer, asked_whole: bool) -> Result<(u64, bool), Fault> {
         let ask_whole = |why| match asked_whole {
-            true => Fault::Passing(Pause::Backoff, format!("useless answer: {why}")),
+            true => Fault::Passing(Pause::Backoff, why),
             false => Fault::AskWhole(why),
         };
         match self.proof {
@@ -276,7 +276,7 @@ impl Fetch<'_> {
             return Ok(());
         };
         self.turned = Some(mirror);
-        Err(Fault::Turn(other, format!("{} MB/s", megabytes(rate))))
+        Err(Fault::Turn { to: other, slow: Some(rate) })
     }
 
     /// The length of the file, where it is known.

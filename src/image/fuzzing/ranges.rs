@@ -30,7 +30,7 @@ pub fn ranges(input: &[u8]) {
         let (answer, body) = match start {
             None => (Answer::Whole(known), file.as_slice()),
             Some(start) if start < file.len() => (Answer::Part { start: start as u64, version: known }, &file[start..]),
-            Some(_) => (Answer::Useless("416: no such range"), &[][..]),
+            Some(_) => (Answer::Useless("answered 416: no such range"), &[][..]),
         };
         let body = &body[..body.len().saturating_sub(cut)];
         fitting(&answer, client.have.len() as u64, file.len() as u64);
