@@ -44,6 +44,7 @@ mod store;
 mod stream;
 mod tally;
 pub mod tls;
+mod transfer;
 mod tree;
 pub mod trust;
 mod turns;

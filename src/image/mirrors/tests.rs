@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use rootstream_lab::faulty::{Request, Server, answer, head};
 
-use super::super::fetch::{Fetched, Proof, Target};
+use super::super::fetch::{Fetched, Target};
 use super::super::halt::Halt;
 use super::super::http::Client;
 use super::super::pipe;
 use super::super::progress::Progress;
 use super::super::range::Piece;
 use super::super::small::{Found, Need};
+use super::super::transfer::Proof;
 use super::super::{Anchors, Resolve, Settings, Sources};
 use super::{Mirrors, Stop};
 use crate::cmdline::Config;
