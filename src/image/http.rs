@@ -153,7 +153,7 @@ impl Client {
             }
             let Some(location) = text(response.headers(), &header::LOCATION) else {
                 return Err(Refusal::Permanent(format!(
-                    "the server answered {} without a Location",
+                    "the server answered {} without a usable Location",
                     response.status()
                 )));
             };

@@ -203,7 +203,7 @@ fn what_a_redirect_carries_is_not_read() {
     }
     let server = serve(|_, stream| answer(stream, "302 Found", &[], b""));
     let message = refusal(&server);
-    assert!(message.contains("302 Found without a Location"), "{message}");
+    assert!(message.contains("302 Found without a usable Location"), "{message}");
 }
 
 /// Where the image of `a_head_without_end…` is, in the process that fetches it.
