@@ -10,12 +10,13 @@ use anyhow::Context as _;
 use nix::sys::statvfs::statvfs;
 
 use super::decode;
-use super::fetch::{Proof, Target};
+use super::fetch::Target;
 use super::filesystem::Kind;
 use super::mirrors::{Mirrors, Stop};
 use super::pipe::{self, Reader};
 use super::progress::{Progress, megabytes};
 use super::signature::{self, Asked, WAIVED};
+use super::transfer::Proof;
 use super::tree::Rules;
 use super::unpack::{self, Unpacked};
 use super::{Facts, Sources, Trust, Unpack, mount, store};

@@ -24,6 +24,7 @@ use super::progress::megabytes;
 use super::root::Root;
 use super::unpack::Unpacked;
 use crate::failure::{Advise as _, refuse, refuse_here};
+use crate::wording::{counted, were};
 
 /// The most bytes of directories' and links' particulars that a thread keeps for the end: those of a hundred thousand
 /// directories, but not of an archive that is all attributes.
@@ -497,13 +498,13 @@ impl<'a> Tree<'a> {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.missed.sentences();
         if !self.left_out.is_empty() {
-            warnings.push(format!("{} devices were not made", self.left_out.len()));
+            warnings.push(were(self.left_out.len() as u64, "device", "not made"));
         }
         if self.absolute > 0 {
-            warnings.push(format!("a leading / was taken off {} names", self.absolute));
+            warnings.push(format!("a leading / was taken off {}", counted(self.absolute, "name")));
         }
         if self.unknown > 0 {
-            warnings.push(format!("{} members of unknown type were left out", self.unknown));
+            warnings.push(were(self.unknown, "member", "left out: of unknown type"));
         }
         warnings
     }
