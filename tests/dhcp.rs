@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Lab, lines, ports_and_routes};
-use rootstream::dhcp::wire::{Kind, Message, Op, option};
+use lab::{Lab, lines, ports_and_routes, reply, settings};
+use rootstream::dhcp::wire::{Kind, option};
 use rootstream::failure::Failure;
 use rootstream::net::{ClientId, Settings, bring_up};
 use rootstream_lab::packages::unpacked;
@@ -17,28 +17,6 @@ use rootstream_lab::packages::unpacked;
 const MAC: &str = "52:54:00:ac:10:01";
 const SECOND_MAC: &str = "52:54:00:ac:10:02";
 const NOWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-
-fn settings() -> Settings {
-    Settings {
-        ports: Vec::new(),
-        bootif: None,
-        client_id: ClientId::Mac,
-        carrier: Duration::from_secs(15),
-        dhcp: Duration::from_secs(15),
-        nameservers: Vec::new(),
-    }
-}
-
-/// What a test's server answers with, with the fields of every answer filled in.
-fn reply(kind: Kind, to: &Message, server: [u8; 4], address: [u8; 4]) -> Message {
-    let mut message = Message::request(kind, to.xid, to.chaddr)
-        .with(option::SERVER, server)
-        .with(option::SUBNET_MASK, [255, 255, 255, 0])
-        .with(option::LEASE_TIME, 600_u32.to_be_bytes());
-    message.op = Op::Reply;
-    message.yiaddr = address.into();
-    message
-}
 
 #[test]
 fn dnsmasq_gives_the_address_of_the_mac_with_routes_dns_and_mtu() {
