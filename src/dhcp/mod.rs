@@ -8,6 +8,8 @@
 
 pub mod client;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod lease;
 mod search;
 pub mod wire;

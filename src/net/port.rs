@@ -49,6 +49,15 @@ pub(super) struct Port {
     granted: Duration,
 }
 
+/// What came of an event.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    /// A message to a server was sent.
+    unicast: bool,
+    /// What arrived was of no use.
+    ignored: bool,
+}
+
 impl Port {
     /// Brings the port up and listens on it. A port that cannot be brought up takes part without
     /// ever having carrier.
@@ -184,13 +193,12 @@ impl Port {
             };
             match read {
                 Ok((message, from)) => {
-                    // Before the client answers it.
-                    if let Some(server) = message.address(option::SERVER).filter(|_| message.chaddr == self.mac)
+                    let done = self.step(Event::Received(&message), now);
+                    if let Some(server) = message.address(option::SERVER).filter(|_| !done.ignored)
                         && (self.hops.len() < MAX_SERVERS || self.hops.contains_key(&server))
                     {
                         self.hops.insert(server, from);
                     }
-                    self.step(Event::Received(&message), now);
                 }
                 Err(why) => self.ignore(why),
             }
@@ -207,7 +215,7 @@ impl Port {
     /// Gives the lease back, if there is one. True when a frame was sent.
     pub(super) fn release(&mut self) -> bool {
         self.bound = None;
-        self.step(Event::Leave, Duration::ZERO)
+        self.step(Event::Leave, Duration::ZERO).unicast
     }
 
     /// Takes the port down if it was found down.
@@ -219,21 +227,23 @@ impl Port {
         links.set_down(self.link.index)
     }
 
-    /// True when a message to a server was sent.
-    fn step(&mut self, event: Event<'_>, now: Duration) -> bool {
-        let mut sent = false;
+    fn step(&mut self, event: Event<'_>, now: Duration) -> Done {
+        let mut done = Done::default();
         for action in self.client.step(event, now) {
             match action {
                 Action::Broadcast(message) => self.send(&message, frame::BROADCAST, Ipv4Addr::BROADCAST),
                 Action::Unicast(message, server) => {
                     let to = self.hops.get(&server).copied().unwrap_or(frame::BROADCAST);
                     self.send(&message, to, server);
-                    sent = true;
+                    done.unicast = true;
                 }
                 Action::Probe(address) => self.probe(address),
                 Action::Announce(address) => self.send_arp(self.arp.as_ref(), &arp::announcement(self.mac, address)),
                 Action::Say(level, line) => log::log!(level, "dhcp: {}: {line}", self.link.name),
-                Action::Ignore(why) => self.ignore(why),
+                Action::Ignore(why) => {
+                    done.ignored = true;
+                    self.ignore(why);
+                }
                 Action::Bound => {
                     self.arp = None;
                     self.bound = Some(now);
@@ -242,7 +252,7 @@ impl Port {
                 Action::Lost => self.bound = None,
             }
         }
-        sent
+        done
     }
 
     fn send(&self, message: &Message, to: [u8; 6], destination: Ipv4Addr) {
