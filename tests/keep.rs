@@ -173,6 +173,40 @@ fn a_lease_that_nobody_renews_is_taken_off_and_another_one_is_looked_for() {
     });
 }
 
+// F10
+#[test]
+fn another_server_may_renew_when_the_first_one_is_gone() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let mut renewals = 0;
+    lab.script("srv0", move |message| {
+        let renewal = message.ciaddr != Ipv4Addr::UNSPECIFIED;
+        renewals += u8::from(renewal && message.kind == Kind::Request);
+        let answer = |kind, server| {
+            let answer = reply(kind, message, server, [172, 16, 0, 9]);
+            vec![answer.with(option::LEASE_TIME, 6_u32.to_be_bytes())]
+        };
+        match (message.kind, renewals) {
+            (Kind::Discover, _) => answer(Kind::Offer, MASTER),
+            (Kind::Request, 0) => answer(Kind::Ack, MASTER),
+            // The first goes to its server, which is gone; the second, at T2, to any.
+            (Kind::Request, 2) => answer(Kind::Ack, [172, 16, 0, 253]),
+            _ => Vec::new(),
+        }
+    });
+    lab.node(|| {
+        let mut network = bring_up(&settings()).unwrap();
+        let renewed = "dhcp: eth0: lease 172.16.0.9/24 renewed by 172.16.0.253 for 6 s";
+        wait_until("renewed", || lines("dhcp: eth0: lease ").iter().any(|line| line == renewed));
+        assert_eq!(lines("dhcp: eth0: REQUEST for more time for 172.16.0.9 sent to any server").len(), 1);
+        assert_eq!(lines("dhcp: eth0: the lease").len(), 0);
+        network.settle().unwrap();
+        assert_eq!(network.lease.server, Ipv4Addr::new(172, 16, 0, 253));
+        assert_eq!(ports_and_routes().port("eth0").addresses, ["172.16.0.9/24"]);
+        network.leave().unwrap();
+    });
+}
+
 #[test]
 fn a_cable_that_is_pulled_and_put_back_keeps_the_address() {
     let lab = Lab::new();
@@ -211,6 +245,32 @@ fn an_address_that_somebody_has_is_declined_and_another_one_taken() {
         assert!(said.len() == 1 && said[0].ends_with("DECLINE sent; starting again in 10.0 s"), "{said:?}");
     });
     assert_eq!(dhcpd.count("DHCPDECLINE of 172.16.0.9 from 52:54:00:ac:10:01"), 1);
+}
+
+// F13
+#[test]
+fn another_port_of_the_machine_is_nobody_else() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "169.254.0.1/32");
+    lab.wire("eth1", SECOND_MAC, "srv1", "169.254.0.1/32");
+    for words in ["link add br0 type bridge", "addr add 172.16.0.254/24 dev br0", "link set br0 up"] {
+        ip(words).unwrap();
+    }
+    for end in ["srv0", "srv1"] {
+        ip(&format!("link set {end} master br0")).unwrap();
+    }
+    let dnsmasq = lab.dnsmasq(
+        "br0",
+        &["--dhcp-range=172.16.0.0,static,255.255.255.0,1h", "--dhcp-host=52:54:00:ac:10:01,172.16.0.1"],
+    );
+    lab.node(|| {
+        // As a try leaves it that was killed: eth1 answers for the address of eth0.
+        for words in ["link set eth0 up", "link set eth1 up", "addr add 172.16.0.1/24 dev eth0"] {
+            ip(words).unwrap();
+        }
+        assert_eq!(bring_up(&settings()).unwrap().lease.address, Ipv4Addr::new(172, 16, 0, 1));
+    });
+    assert_eq!(dnsmasq.count("DHCPDECLINE"), 0);
 }
 
 // F15

@@ -178,8 +178,9 @@ impl Port {
         self.step(Event::Tick, now);
     }
 
-    /// Takes the frames that wait.
-    pub(super) fn receive(&mut self, now: Duration) {
+    /// Takes the frames that wait. `own` has the MACs of this machine: Linux answers on every port for the addresses of
+    /// all, such as one that an earlier try left behind.
+    pub(super) fn receive(&mut self, now: Duration, own: &[[u8; 6]]) {
         let mut buffer = [0; LARGEST_FRAME];
         for _ in 0..FRAMES_A_TURN {
             let Some(frame) = next_frame(self.socket.as_ref(), &mut buffer) else { break };
@@ -206,7 +207,7 @@ impl Port {
         for _ in 0..FRAMES_A_TURN {
             let Some(frame) = next_frame(self.arp.as_ref(), &mut buffer) else { break };
             let bytes = buffer.get(..frame.length).filter(|_| !frame.vlan).unwrap_or_default();
-            if let Some((address, mac)) = arp::claim(bytes) {
+            if let Some((address, mac)) = arp::claim(bytes).filter(|(_, mac)| !own.contains(mac)) {
                 self.step(Event::Claimed(address, mac), now);
             }
         }

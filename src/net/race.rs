@@ -58,8 +58,9 @@ pub(super) fn run(
         let wake = ports.iter().filter_map(Port::deadline).fold(next_look.min(phase.end), Duration::min);
         wait::readable(ports.iter().flat_map(Port::sockets), wake.saturating_sub(now))?;
         let now = started.elapsed();
+        let own: Vec<[u8; 6]> = ports.iter().map(Port::mac).collect();
         for port in ports.iter_mut() {
-            port.receive(now);
+            port.receive(now, &own);
         }
     }
 }
