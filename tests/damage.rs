@@ -131,7 +131,11 @@ impl Outcomes {
 
 /// A signed image of a few chunks, as it stands in a store.
 fn published(tree: &Path, pair: &KeyPair) -> (Image, HashMap<String, Vec<u8>>) {
-    let image = publish(&archive(tree), Media::TarZstd, 2500);
+    packed(tree, pair, Media::TarZstd)
+}
+
+fn packed(tree: &Path, pair: &KeyPair, media: Media) -> (Image, HashMap<String, Vec<u8>>) {
+    let image = publish(&archive(tree), media, 2500);
     assert!((4..9).contains(&image.manifest.chunks.len()), "{}", image.manifest.chunks.len());
     let mut files = image.store();
     files.insert(SIGNATURE.to_owned(), sign(pair, &image.json()));
@@ -207,6 +211,27 @@ fn a_flipped_bit_anywhere_in_a_store_makes_no_other_tree() {
         assert!(refused > 20, "{path}: {refused}");
         assert!(right == 0 || path == SIGNATURE || path == POINTER, "{path}: {right}");
     }
+}
+
+// F33, F38
+#[test]
+fn a_flipped_bit_in_chunks_of_gzip_makes_no_other_tree() {
+    let tree = tree();
+    let (pair, keys) = keys();
+    let (image, files) = packed(tree.path(), &pair, Media::TarGzip);
+    let file = format!("/c/{}", image.manifest.file);
+    let store = Store::new(files);
+    let settings = common::settings(&[store.server.url(MANIFEST)]);
+    let (root, _) = install(&settings, &keys).unwrap();
+    assert!(compare_trees(tree.path(), root.path()).unwrap().is_empty());
+    let mut outcomes = Outcomes::default();
+    for bit in (0..store.bits(&file)).step_by(401) {
+        let installed = store.flipped(&file, bit, || install(&settings, &keys));
+        outcomes.note(tree.path(), installed, &format!("{file}, bit {bit}"));
+    }
+    let Outcomes { refused, right } = outcomes;
+    println!("{file}: {refused} refused, {right} made no difference");
+    assert!(refused > 20 && right == 0, "{refused} refused, {right} made no difference");
 }
 
 // F33

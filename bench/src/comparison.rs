@@ -80,6 +80,14 @@ impl Comparison {
     }
 }
 
+/// Seconds of an agent's run outside its image step, by the record that it printed.
+pub fn around_the_image(run: &Run) -> Option<f64> {
+    let record: serde_json::Value = serde_json::from_str(&run.printed).ok()?;
+    let steps = record.get("steps")?.as_array()?;
+    let image = steps.iter().find(|step| step.get("name").is_some_and(|name| name == "image"))?;
+    Some(run.wall - image.get("seconds")?.as_f64()?)
+}
+
 /// One run into a tmpfs of its own.
 fn run(way: &Way, image: &Image, init: &Path, root: &Path) -> Result<Run> {
     let url = format!("http://{ADDRESS}/{}", image.packed(way.packing)?.path);
@@ -114,8 +122,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_around_the_image_is_the_rest_of_the_run() {
+        let printed = r#"{"steps":[{"name":"network","seconds":9},{"name":"image","seconds":1.5}]}"#.to_owned();
+        let run = Run { wall: 1.75, cpu: 0.0, peak_kib: 0.0, printed };
+        assert_eq!(around_the_image(&run), Some(0.25));
+        assert_eq!(around_the_image(&Run { printed: "{}".to_owned(), ..run }), None);
+    }
+
+    #[test]
     fn ratios_are_those_of_each_round() {
-        let run = |wall: f64| Run { wall, cpu: 0.0, peak_kib: 0.0 };
+        let run = |wall: f64| Run { wall, cpu: 0.0, peak_kib: 0.0, printed: String::new() };
         let image = Image { name: "c".to_owned(), bytes: 0, entries: 0, files: Vec::new() };
         // The machine was three times as slow in the last round.
         let fast = vec![run(1.0), run(1.0), run(3.0)];

@@ -9,7 +9,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 /// What one run took.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// Seconds from start to end.
     pub wall: f64,
@@ -17,6 +17,8 @@ pub struct Run {
     pub cpu: f64,
     /// Peak resident memory of its largest process, in KiB.
     pub peak_kib: f64,
+    /// What it printed.
+    pub printed: String,
 }
 
 /// Words of bash that put its session before the others on this machine, where the kernel shares the processor among
@@ -29,7 +31,7 @@ pub(crate) const COME_FIRST: &str = "{ echo -20 >/proc/self/autogroup; } 2>/dev/
 /// It cannot be started, or fails; what it said is part of the error.
 pub fn measure(command: &str, variables: &[(&str, &str)]) -> Result<Run> {
     let folder = tempfile::tempdir().context("making a folder for what time(1) says")?;
-    let (peak, said) = (folder.path().join("peak"), folder.path().join("said"));
+    let [peak, said, printed] = ["peak", "said", "printed"].map(|name| folder.path().join(name));
     let before = cpu()?;
     let start = Instant::now();
     // The kernel counts the memory of the process that a process was forked from as its own. That of time(1) is
@@ -40,7 +42,7 @@ pub fn measure(command: &str, variables: &[(&str, &str)]) -> Result<Run> {
         .args(["bash", "-e", "-o", "pipefail", "-c", &format!("{COME_FIRST} {command}")])
         .envs(variables.iter().copied())
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(fs::File::create(&printed).context("making a file for what the command prints")?)
         .stderr(fs::File::create(&said).context("making a file for what the command says")?)
         .status()
         .context("starting setsid")?;
@@ -48,7 +50,8 @@ pub fn measure(command: &str, variables: &[(&str, &str)]) -> Result<Run> {
     ensure!(status.success(), "{command}: {status}: {}", fs::read_to_string(&said).unwrap_or_default().trim());
     let peak_kib = fs::read_to_string(&peak).context("reading what time(1) says")?;
     let peak_kib = peak_kib.trim().parse().with_context(|| format!("time(1) says {peak_kib:?}"))?;
-    Ok(Run { wall, cpu: cpu()? - before, peak_kib })
+    let printed = fs::read_to_string(&printed).context("reading what the command printed")?;
+    Ok(Run { wall, cpu: cpu()? - before, peak_kib, printed })
 }
 
 /// CPU seconds of all children that have ended.

@@ -82,8 +82,10 @@ const HEAD: &str = "\
   user and system time of all of a way's processes, without nginx.
 - Memory is the peak of a way's largest process beside the image; for the agent, its only one. A way that stores the packed file
   first needs memory for that too.
+- Around the image is what a run of the agent takes besides fetching and unpacking: starting, parameters, checks. A node's
+  DHCP, modules and waits for a link are not in it.
 - A published image is what `rootstream image publish` makes: independent chunks, each verified before it is decoded.
-  Workers are the threads that do so; a node has one for each processor.
+  Workers are the threads that do so; a node has one for each processor, up to 8.
 
 ## The machine
 

@@ -1,6 +1,6 @@
 //! What the project sets out to reach, and whether it does.
 
-use crate::comparison::Comparison;
+use crate::comparison::{Comparison, around_the_image};
 use crate::sizes::Sizes;
 use crate::ways::{
     BSDTAR, BUSYBOX, GZIP, PLAIN_GZIP, PLAIN_ZSTD, PUBLISHED_GZIP, PUBLISHED_ZSTD, PUBLISHED_ZSTD_ALONE, ZSTD,
@@ -23,6 +23,8 @@ const SPEEDS: [(&str, &str, f64); 8] = [
 const MEMORY: ([&str; 4], f64) = ([PLAIN_GZIP, PLAIN_ZSTD, PUBLISHED_GZIP, PUBLISHED_ZSTD], 16.0);
 /// Percent of the wall time at most.
 const VERIFICATION: f64 = 5.0;
+/// Milliseconds at most.
+const AROUND: f64 = 150.0;
 /// MiB at most.
 const INIT: f64 = 4.0;
 /// MiB at most.
@@ -68,6 +70,9 @@ pub fn of_comparison(comparison: &Comparison, digest: f64) -> Vec<Target> {
         Target::at_most(format!("memory of {}", plain(way)), most, peak, "MiB")
     }));
     let percent = verification(comparison, digest);
+    // A run without a record would have taken for ever.
+    let around = comparison.median(PUBLISHED_ZSTD, |run| around_the_image(run).unwrap_or(f64::INFINITY)) * 1000.0;
+    targets.push(Target::at_most("the agent's time around the image".to_owned(), AROUND, around, "ms"));
     targets.push(Target::at_most("sha256 of everything, share of the time".to_owned(), VERIFICATION, percent, "%"));
     targets
 }

@@ -49,7 +49,7 @@ pub const PUBLISHED_ZSTD_ALONE: &str = "rootstream, published zstd, 1 worker";
 
 macro_rules! rehearse {
     ($options:literal) => {
-        concat!(r#"exec "$INIT" rehearse --root "$ROOT" --cmdline "rootstream.image=$URL" "#, $options)
+        concat!(r#"exec "$INIT" rehearse --json --root "$ROOT" --cmdline "rootstream.image=$URL" "#, $options)
     };
 }
 
