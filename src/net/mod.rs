@@ -8,6 +8,7 @@
 //! - `port`: one port with its sockets and DHCP client.
 //! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
+//! - `destination`: whether a lease leads to the image.
 //! - `race`: carrier and DHCP on all ports at once, until one has a lease.
 //! - `verdict`: why none has.
 //! - `configure`: the lease's address, routes and MTU.
@@ -18,6 +19,7 @@
 mod arp;
 mod choose;
 mod configure;
+mod destination;
 mod firmware;
 mod keep;
 mod link;
@@ -40,6 +42,7 @@ use anyhow::Context;
 use crate::dhcp::Lease;
 use crate::failure::Advise;
 use crate::image::Resolve;
+pub use destination::Destination;
 use keep::{Keeper, Kept};
 use link::Links;
 pub use mac::Mac;
@@ -64,6 +67,8 @@ pub struct Settings {
     pub dhcp: Duration,
     /// `nameserver=`: used before the lease's servers.
     pub nameservers: Vec<IpAddr>,
+    /// Where the image is: a port with a way to it is preferred for a moment.
+    pub destination: Destination,
     /// The address that the port has, with its prefix length: DHCP is asked for options only.
     pub fixed: Option<(Ipv4Addr, u8)>,
 }

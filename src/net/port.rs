@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use super::Settings;
 use super::arp;
 use super::choose::Runner;
 use super::link::{Link, Links};
@@ -131,8 +132,14 @@ impl Port {
         self.first_carrier
     }
 
-    pub(super) fn runner(&self, bootif: Option<[u8; 6]>) -> Runner {
-        Runner { boot: bootif == Some(self.mac), bound: self.bound }
+    pub(super) fn runner(&self, settings: &Settings) -> Runner {
+        let resolves = !settings.nameservers.is_empty();
+        let reaches = |lease| settings.destination.is_reached_by(lease, resolves);
+        Runner {
+            boot: settings.bootif == Some(self.mac),
+            bound: self.bound,
+            reaches: self.client.lease().is_some_and(reaches),
+        }
     }
 
     /// The lease that is ours now.

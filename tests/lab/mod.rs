@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rootstream::dhcp::wire::{Kind, Message, Op, option};
-use rootstream::net::{ClientId, Settings};
+use rootstream::net::{ClientId, Destination, Settings};
 use rootstream_lab::namespace::{enter_private_network, ip};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -67,6 +67,7 @@ pub(crate) fn settings() -> Settings {
         carrier: Duration::from_secs(15),
         dhcp: Duration::from_secs(15),
         nameservers: Vec::new(),
+        destination: Destination::Anywhere,
         fixed: None,
     }
 }
