@@ -140,11 +140,14 @@ fn dnsmasq_says_when_to_renew() {
 fn a_lease_that_nobody_renews_is_taken_off_and_another_one_is_looked_for() {
     let lab = Lab::new();
     lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
-    let mut discovers = 0;
+    // Another address for every try, however often its messages are repeated.
+    let mut tries = Vec::new();
     lab.script("srv0", move |message| {
-        discovers += u8::from(message.kind == Kind::Discover);
+        if message.kind == Kind::Discover && !tries.contains(&message.xid) {
+            tries.push(message.xid);
+        }
         let answer = |kind| {
-            let answer = reply(kind, message, MASTER, [172, 16, 0, 8 + discovers]);
+            let answer = reply(kind, message, MASTER, [172, 16, 0, 8 + tries.len() as u8]);
             vec![answer.with(option::LEASE_TIME, 6_u32.to_be_bytes()).with(option::ROUTER, MASTER)]
         };
         match message.kind {
