@@ -124,6 +124,8 @@ impl Default for Config {
                 carrier: Duration::from_secs(60),
                 dhcp: Duration::from_secs(120),
                 nameservers: Vec::new(),
+                destination: net::Destination::default(),
+                fixed: None,
             },
             tmpfs: TmpfsOptions::default(),
             modules: Vec::new(),
@@ -163,6 +165,7 @@ pub fn parse(line: &str) -> Parsed {
         }
     }
     parsed.config.init_args = words.collect();
+    parsed.config.net.destination = net::Destination::of(&parsed.config.image);
     let image = &parsed.config.image;
     if image.urls.is_empty() && !image.from_lease && !parsed.mistakes.iter().any(|m| m.starts_with("rootstream.image="))
     {
