@@ -63,6 +63,8 @@ impl fmt::Display for Failure {
 pub struct Remedy {
     what: String,
     todo: String,
+    /// It is this machine that cannot, whatever the server sends.
+    here: bool,
 }
 
 impl fmt::Display for Remedy {
@@ -87,13 +89,29 @@ where
     Result<T, E>: anyhow::Context<T, E>,
 {
     fn advise(self, what: impl Into<String>, todo: impl Into<String>) -> anyhow::Result<T> {
-        anyhow::Context::with_context(self, || Remedy { what: what.into(), todo: todo.into() })
+        anyhow::Context::with_context(self, || Remedy { what: what.into(), todo: todo.into(), here: false })
     }
 }
 
 /// An error that starts a chain: `what` failed by itself, and `todo` mends it.
 pub fn refuse(what: impl Into<String>, todo: impl Into<String>) -> anyhow::Error {
-    anyhow::Error::new(Remedy { what: what.into(), todo: todo.into() })
+    anyhow::Error::new(Remedy { what: what.into(), todo: todo.into(), here: false })
+}
+
+/// [`refuse`] for what another server or another try would not change: this machine is too small, or may not.
+pub fn refuse_here(what: impl Into<String>, todo: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Remedy { what: what.into(), todo: todo.into(), here: true })
+}
+
+/// Whether it is this machine that failed: a system call did, or [`refuse_here`] says so.
+pub fn is_here(error: &anyhow::Error) -> bool {
+    let os = |link: &std::io::Error| link.raw_os_error().is_some();
+    error.downcast_ref::<Remedy>().is_some_and(|remedy| remedy.here)
+        || error.chain().any(|link| {
+            link.is::<nix::Error>()
+                || link.downcast_ref::<std::io::Error>().is_some_and(os)
+                || link.downcast_ref::<Remedy>().is_some_and(|remedy| remedy.here)
+        })
 }
 
 #[cfg(test)]
@@ -127,6 +145,16 @@ mod tests {
         assert!(why.len() < 600 && why.ends_with("… (99500 bytes more): too long"), "{why}");
         let failure = Failure::new("a", &"x".repeat(70_000), "b");
         assert!(failure.why.len() < 2100, "{}", failure.why.len());
+    }
+
+    #[test]
+    fn a_fault_of_this_machine_is_known_below_any_context() {
+        let wrapped = |error: anyhow::Error| Err::<(), _>(error).advise("unpacking", "x").context("y").unwrap_err();
+        assert!(is_here(&wrapped(refuse_here("no room", "more memory"))));
+        assert!(is_here(&wrapped(std::io::Error::from_raw_os_error(28).into())));
+        assert!(is_here(&wrapped(nix::Error::ENOSPC.into())));
+        assert!(!is_here(&wrapped(refuse("damaged", "publish again"))));
+        assert!(!is_here(&wrapped(std::io::Error::other("damaged").into())));
     }
 
     #[test]

@@ -32,3 +32,4 @@ pub mod rescue;
 pub mod signals;
 pub mod supervise;
 mod sys;
+mod wording;

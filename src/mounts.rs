@@ -7,12 +7,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sys_mount::{Mount, MountFlags};
 
-use crate::failure::{Advise, refuse};
+use crate::failure::{Advise, refuse_here};
 
 const MIB: u64 = 1024 * 1024;
 const PAGE: u64 = 4096;
 /// Memory that no image may take, because stage 1 and the image's own programs run in it.
 const RESERVE: u64 = 128 * MIB;
+/// What the kernel needs for a file of a tmpfs besides its data: inode, directory entry, and the slabs' waste.
+const INODE: u64 = 1024;
 
 /// Mounts /proc, /sys, /dev and /run below `root` (`/` but in tests); what is mounted already stays.
 ///
@@ -128,19 +130,21 @@ impl Memory {
     /// Refuses an image that would fill the memory.
     fn check(self, needs: Needs) -> Result<()> {
         let most = self.available.saturating_sub(RESERVE);
-        if needs.bytes <= most {
+        let needed = needs.bytes.saturating_add(needs.inodes.saturating_mul(INODE));
+        if needed <= most {
             return Ok(());
         }
         let mib = |bytes: u64| bytes / MIB;
         let why = format!(
-            "it needs {} MiB of memory unpacked; of this node's {} MiB, {} MiB are available and {} MiB of those are kept to run in",
-            mib(needs.bytes),
+            "it needs {} MiB of memory unpacked, with its {} inodes; of this node's {} MiB, {} MiB are available and {} MiB of those are kept to run in",
+            mib(needed),
+            needs.inodes,
             mib(self.total),
             mib(self.available),
             mib(RESERVE)
         );
         let todo = "give the node more memory, make the image smaller, or publish it with --format squashfs";
-        Err(refuse(why, todo)).context("the image does not fit into this node's memory")
+        Err(refuse_here(why, todo)).context("the image does not fit into this node's memory")
     }
 }
 
@@ -228,6 +232,9 @@ mod tests {
         assert!(NODE.check(needs(772, 0)).is_ok());
         let refusal = format!("{:#}", NODE.check(needs(773, 0)).unwrap_err());
         assert!(refusal.contains("needs 773 MiB") && refusal.contains("900 MiB are available"), "{refusal}");
+        // Half a million small files are half a gigabyte of the kernel's own.
+        let refusal = format!("{:#}", NODE.check(needs(400, 500_000)).unwrap_err());
+        assert!(refusal.contains("needs 888 MiB") && refusal.contains("500000 inodes"), "{refusal}");
     }
 
     #[test]

@@ -23,6 +23,14 @@ pub(crate) fn fork_single_threaded() -> nix::Result<ForkResult> {
     unsafe { fork() }
 }
 
+/// Lets the calling thread take its turns after this process's other threads.
+pub(crate) fn give_way() {
+    const NICENESS: i32 = 10;
+    // SAFETY: no pointers; 0 is the calling thread (setpriority(2), "C library/kernel differences"). Whoever may not
+    // do this goes on as before.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+}
+
 /// Gives every signal its default action and unblocks all, as a program started by exec expects.
 pub(crate) fn reset_signals() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());

@@ -46,7 +46,11 @@ fn serve(image: &Image) -> Server {
 }
 
 fn install(server: &Server, machine: &Machine, root: &Path) -> anyhow::Result<VerifiedRoot> {
-    let settings = common::settings(&[server.url("/c/b.json")]);
+    install_from(&[server.url("/c/b.json")], machine, root)
+}
+
+fn install_from(urls: &[String], machine: &Machine, root: &Path) -> anyhow::Result<VerifiedRoot> {
+    let settings = common::settings(urls);
     let (anchors, mut tally) = (Anchors::default(), Tally::default());
     let (resolver, node) = (common::resolver(), NodeFacts::default());
     let sources = Sources { settings: &settings, anchors: &anchors, resolver: &resolver, node: &node };
@@ -120,6 +124,26 @@ fn an_image_larger_than_its_manifest_says_stops_at_the_tmpfs_with_sizes() {
     let image = publish(&archive(3 << 20), Media::TarZstd, 512 << 10);
     let message = refusal(&serve(&image), &Machine::default(), root.path());
     assert!(message.contains("does not fit into") && message.contains("it holds 1.0 MB"), "{message}");
+}
+
+// F54
+#[test]
+fn another_mirror_is_not_asked_for_an_image_that_has_no_room_here() {
+    let root = tmpfs("size=1m");
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut bomb, &archive(3 << 20)).unwrap();
+    let bomb = bomb.finish().unwrap();
+    let servers: Vec<Server> = (0..2)
+        .map(|_| {
+            let bomb = bomb.clone();
+            Server::start(move |_, stream| answer(stream, "200 OK", &[], &bomb)).unwrap()
+        })
+        .collect();
+    let urls: Vec<String> = servers.iter().map(|server| server.url("/image.tar.gz")).collect();
+    let error = install_from(&urls, &Machine::default(), root.path()).expect_err("an image that has no room");
+    let message = Failure::from_error(&error).to_string();
+    assert!(message.contains("does not fit into") && message.contains("it holds 1.0 MB"), "{message}");
+    assert_eq!(servers.iter().map(|server| server.requests().len()).sum::<usize>(), 1);
 }
 
 // F41, F48

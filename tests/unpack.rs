@@ -320,7 +320,7 @@ fn nothing_gets_out() {
     let full = victim.to_str().unwrap();
     let (root, verified) = unpack(&crafted(&[file(full, "absolute")])).unwrap();
     assert_eq!(fs::read_to_string(root.path().join(full.trim_start_matches('/'))).unwrap(), "absolute");
-    assert_eq!(verified.facts().warnings, ["a leading / was taken off 1 names"]);
+    assert_eq!(verified.facts().warnings, ["a leading / was taken off 1 name"]);
 
     // The last component is replaced, never followed: neither written nor changed in mode.
     let (root, _) = unpack(&crafted(&[link(EntryType::Symlink, "last", full), file("last", "mine")])).unwrap();
@@ -429,7 +429,7 @@ fn attributes_that_a_file_system_cannot_hold() {
     mount(Some("ramfs"), root.path(), Some("ramfs"), MsFlags::empty(), None::<&str>).unwrap();
     let with = |name: &str| pax(&[(&format!("SCHILY.xattr.{name}"), b"value")], file("f", "x"));
     let verified = unpack_into(&with("user.origin"), true, root.path()).unwrap();
-    let warning = "1 user extended attributes were not set: this file system cannot hold them";
+    let warning = "1 user extended attribute was not set: this file system holds none";
     assert_eq!(verified.facts().warnings, [warning]);
     for name in ["security.capability", "security.selinux", "system.posix_acl_access"] {
         let error = unpack_into(&with(name), true, root.path()).expect_err(name);
@@ -504,7 +504,7 @@ fn oddities_that_only_warn() {
     assert!(root.path().join("incremental").is_dir());
     assert!(!root.path().join("odd").exists());
     assert_eq!(fs::read_to_string(root.path().join("after")).unwrap(), "here");
-    assert_eq!(verified.facts().warnings, ["1 members of unknown type were left out"]);
+    assert_eq!(verified.facts().warnings, ["1 member was left out: of unknown type"]);
 }
 
 #[test]

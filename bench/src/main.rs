@@ -71,7 +71,12 @@ fn bench(arguments: &Arguments) -> Result<()> {
     }
     let page = Page { facts, comparisons, sizes: targets::of_sizes(sizes) }.text();
     println!("{page}");
-    write(&arguments.page, &page)
+    write(&arguments.page, &page)?;
+    let lines = || page.lines().filter(|line| line.starts_with('|'));
+    let missed = lines().filter(|line| line.ends_with("| **not met** |")).count();
+    let met = lines().filter(|line| line.ends_with("| met |")).count();
+    println!("bench: {met} of {} targets met", met + missed);
+    Ok(())
 }
 
 fn write(path: &Path, page: &str) -> Result<()> {

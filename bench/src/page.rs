@@ -83,7 +83,7 @@ const HEAD: &str = "\
 - Memory is the peak of a way's largest process beside the image; for the agent, its only one. A way that stores the packed file
   first needs memory for that too.
 - A published image is what `rootstream image publish` makes: independent chunks, each verified before it is decoded.
-  Workers are the threads that do so; a node has one for each processor.
+  Workers are the threads that do so; a node has one for each processor, up to 8.
 
 ## The machine
 

@@ -83,7 +83,8 @@ pub const PARAMS: &[Param] = &[
         group: "Image",
         value: "duration",
         default: "15s",
-        meaning: "a transfer that brings no byte for this long is broken off and resumed",
+        meaning: "a transfer that brings no byte for this long, or less than 1 KiB/s over this time, is broken off and \
+                  resumed; resolving, connecting and the head of an answer may each take as long",
         set: |config, value| duration(value).map(|d| config.image.stall = d),
     },
     Param {

@@ -137,6 +137,11 @@ impl Choice {
         self.mirrors.iter().enumerate().filter(promises).min_by_key(rank).map(|(index, _)| index)
     }
 
+    /// Whether it may be asked again.
+    pub(super) fn is_left(&self, index: usize) -> bool {
+        self.mirrors.get(index).is_some_and(|mirror| !mirror.given_up)
+    }
+
     /// Whether any mirror is left.
     pub(super) fn any_left(&self) -> bool {
         self.mirrors.iter().any(|mirror| !mirror.given_up)

@@ -6,14 +6,15 @@ use std::time::Instant;
 use minisign_verify::StreamVerifier;
 use sha2::{Digest as _, Sha256};
 
-use super::http::{Response, Span};
+use super::http::Response;
 use super::mirrors::{Fault, Mirrors, Stop};
 use super::pace::{Pace, takes_long};
 use super::pipe::{Gone, Writer};
 use super::progress::{Doing, Progress, megabytes};
 use super::range::another;
-use super::resume::{Answer, Fit, Verdict, Version, fit, judge};
+use super::resume::Answer;
 use super::retry::Pause;
+use super::transfer::{Difference, End, Proof, Step, Transfer};
 use super::trust;
 use super::turns::{Ask, Wait, Work};
 use super::watch::Watch;
@@ -21,19 +22,6 @@ use crate::failure::{Advise as _, refuse};
 
 /// More than this is not read again only to find out whether another mirror is faster.
 const CHEAP: u64 = 1 << 20;
-
-/// How it will be known that the bytes belong together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// By nothing but the servers' word: two answers are joined only where entity tags or digests say so.
-    Stream,
-    /// Each piece is checked later against a digest of its own, and the file has `size` bytes: any answer may be joined,
-    /// and there is no digest of the whole.
-    Chunks {
-        /// Bytes of the file.
-        size: u64,
-    },
-}
 
 /// The whole file was passed on.
 #[derive(Debug)]
@@ -77,14 +65,10 @@ impl Mirrors<'_> {
         let mut fetch = Fetch {
             mirrors: self,
             ask,
-            proof,
             progress,
             out,
             room,
-            have: 0,
-            version: Version::default(),
-            origin: None,
-            others: Vec::new(),
+            transfer: Transfer::new(proof),
             turned: None,
             digest,
             verifier,
@@ -97,7 +81,7 @@ impl Mirrors<'_> {
             let verified = trust::finish(verifier).advise(format!("{url} is refused"), todo);
             verified.map_err(Stop::Damaged)?;
         }
-        Ok(Fetched { url, bytes: fetch.have, sha256: fetch.digest.map(|digest| digest.finalize().into()) })
+        Ok(Fetched { url, bytes: fetch.transfer.have(), sha256: fetch.digest.map(|digest| digest.finalize().into()) })
     }
 }
 
@@ -105,16 +89,10 @@ impl Mirrors<'_> {
 struct Fetch<'a> {
     mirrors: &'a Mirrors<'a>,
     ask: Ask<'a>,
-    proof: Proof,
     progress: &'a Progress,
     out: Writer,
     room: u64,
-    have: u64,
-    version: Version,
-    /// The mirror that `version` came from.
-    origin: Option<usize>,
-    /// Mirrors that have another version, as they said once.
-    others: Vec<usize>,
+    transfer: Transfer,
     /// The mirror that was left although it did well, in the hope of a faster one.
     turned: Option<usize>,
     digest: Option<Sha256>,
@@ -127,13 +105,7 @@ impl Work for Fetch<'_> {
     type Done = String;
 
     fn attempt(&mut self, mirror: usize, url: &str) -> Result<String, Fault> {
-        let ranged = self.have > 0 && self.mirrors.has_ranges(mirror);
-        let strong = self.version.strong().filter(|_| self.origin == Some(mirror) || self.version.is_digest());
-        let span = match self.proof {
-            Proof::Chunks { .. } if ranged => Some(Span { from: self.have, last: None, strong: None }),
-            Proof::Stream if ranged && strong.is_some() => Some(Span { from: self.have, last: None, strong }),
-            _ => None,
-        };
+        let span = self.transfer.span(mirror, self.mirrors.has_ranges(mirror));
         let asked_whole = span.is_none();
         let several = self.ask.urls.len() > 1;
         self.progress.from(several.then(|| host(url).to_owned()), self.mirrors.tally().retries);
@@ -145,14 +117,14 @@ impl Work for Fetch<'_> {
             && skip > CHEAP
         {
             self.mirrors.state().choice.measured(mirror, 0);
-            return Err(Fault::Turn(before, "nothing says that its bytes continue those that are here".to_owned()));
+            return Err(Fault::Turn { to: before, slow: None });
         }
         self.progress.doing(Doing::Receiving);
         self.receive(mirror, response, skip, compare)
     }
 
     fn have(&self) -> u64 {
-        self.have
+        self.transfer.have()
     }
 
     fn news(&self) -> Option<Instant> {
@@ -169,33 +141,14 @@ impl Work for Fetch<'_> {
 impl Fetch<'_> {
     /// How many bytes of an answer to leave out, and whether they must be compared with what we have.
     fn judge(&mut self, mirror: usize, answer: &Answer, asked_whole: bool) -> Result<(u64, bool), Fault> {
-        let ask_whole = |why| match asked_whole {
-            true => Fault::Passing(Pause::Backoff, format!("useless answer: {why}")),
-            false => Fault::AskWhole(why),
-        };
-        match self.proof {
-            Proof::Chunks { size } => match fit(self.have, size, answer) {
-                Fit::Skip(skip) => Ok((skip, false)),
-                Fit::AskWhole(why) => Err(ask_whole(why)),
-                Fit::Other(bytes) => Err(Fault::Hopeless(another(bytes, size))),
-            },
-            Proof::Stream => match judge(self.have, &self.version, answer, self.origin == Some(mirror)) {
-                Verdict::Skip(skip) => Ok((skip, false)),
-                Verdict::Compare(skip) => Ok((skip, true)),
-                Verdict::AskWhole(why) => Err(ask_whole(why)),
-                Verdict::Restart(why) => Err(self.other_version(mirror, why)),
-            },
+        match self.transfer.judge(mirror, answer) {
+            Step::Skip(skip) => Ok((skip, false)),
+            Step::Compare(skip) => Ok((skip, true)),
+            Step::AskWhole(why) if asked_whole => Err(Fault::Passing(Pause::Backoff, why)),
+            Step::AskWhole(why) => Err(Fault::AskWhole(why)),
+            Step::Other(bytes, wanted) => Err(Fault::Hopeless(another(bytes, wanted))),
+            Step::Differs(difference) => Err(difference.into()),
         }
-    }
-
-    /// A mirror has another version. The one that what is here came from may come back, and so that is not thrown away
-    /// at the first such word from another.
-    fn other_version(&mut self, mirror: usize, why: &'static str) -> Fault {
-        if self.origin == Some(mirror) || self.others.contains(&mirror) {
-            return Fault::Stop(Stop::Restart(why));
-        }
-        self.others.push(mirror);
-        Fault::Passing(Pause::Slow, format!("another version than the one that is half here ({why})"))
     }
 
     fn receive(&mut self, mirror: usize, response: Response, skip: u64, compare: bool) -> Result<String, Fault> {
@@ -218,12 +171,13 @@ impl Fetch<'_> {
             left -= count as u64;
         }
         if copy.map(Sha256::finalize) != self.digest.clone().filter(|_| compare).map(Sha256::finalize) {
-            return Err(self.other_version(mirror, "the image was replaced"));
+            return Err(self.transfer.differs(mirror, "the image was replaced").into());
         }
-        self.adopt(mirror, answer);
+        self.transfer.adopt(mirror, answer);
+        self.progress.total(self.transfer.total().unwrap_or(0));
         self.refuse_too_large(&url)?;
-        self.mirrors.gives(self.have, mirror);
-        while !self.is_complete() {
+        self.mirrors.gives(self.transfer.have(), mirror);
+        while !self.transfer.is_complete() {
             let since = Instant::now();
             let space = self.out.space()?;
             self.progress.held_up(since.elapsed());
@@ -238,8 +192,8 @@ impl Fetch<'_> {
                 verifier.update(space.get(..count).unwrap_or_default());
             }
             self.out.wrote(count);
-            self.have += count as u64;
-            self.progress.received(self.have);
+            self.transfer.received(count as u64);
+            self.progress.received(self.transfer.have());
             self.news = Some(Instant::now());
             if self.mirrors.is_doubted(mirror) {
                 return Err(Fault::Hopeless("what comes from there is damaged".to_owned()));
@@ -249,25 +203,22 @@ impl Fetch<'_> {
                 self.rather_another(mirror, rate)?;
             }
         }
-        match self.total() {
-            Some(total) if self.have < total => {
-                Err(Fault::Passing(Pause::Backoff, format!("the answer ended {} bytes early", total - self.have)))
+        match self.transfer.ended() {
+            End::Complete => Ok(url),
+            End::Early(missing) => {
+                Err(Fault::Passing(Pause::Backoff, format!("the answer ended {missing} bytes early")))
             }
-            Some(total) if self.have > total => {
-                let what = format!("fetching {url}: {} bytes came, {total} were announced", self.have);
+            End::Beyond(total) => {
+                let what = format!("fetching {url}: {} bytes came, {total} were announced", self.transfer.have());
                 Err(Fault::Stop(Stop::Failed(refuse(what, "check the server, or a proxy in between"))))
             }
-            _ => Ok(url),
         }
     }
 
     /// Leaves a slow mirror for one that may be faster, where that costs next to nothing.
     fn rather_another(&mut self, mirror: usize, rate: u64) -> Result<(), Fault> {
-        let joins = match self.proof {
-            Proof::Chunks { .. } => true,
-            Proof::Stream => self.version.is_digest() && self.mirrors.has_ranges(mirror),
-        };
-        let left = self.total().map(|total| total.saturating_sub(self.have));
+        let joins = self.transfer.joins_anywhere(self.mirrors.has_ranges(mirror));
+        let left = self.transfer.total().map(|total| total.saturating_sub(self.transfer.have()));
         if !joins || !takes_long(left, rate) {
             return Ok(());
         }
@@ -276,26 +227,13 @@ impl Fetch<'_> {
             return Ok(());
         };
         self.turned = Some(mirror);
-        Err(Fault::Turn(other, format!("{} MB/s", megabytes(rate))))
-    }
-
-    /// The length of the file, where it is known.
-    fn total(&self) -> Option<u64> {
-        match self.proof {
-            Proof::Chunks { size } => Some(size),
-            Proof::Stream => self.version.total,
-        }
-    }
-
-    /// Whether all is there, without having seen the end: only where the length is no server's word.
-    fn is_complete(&self) -> bool {
-        matches!(self.proof, Proof::Chunks { size } if self.have >= size)
+        Err(Fault::Turn { to: other, slow: Some(rate) })
     }
 
     /// An image that is larger packed than the room for it unpacked is not worth downloading.
     fn refuse_too_large(&self, url: &str) -> Result<(), Fault> {
-        match self.total() {
-            Some(total) if self.have == 0 && total > self.room => {
+        match self.transfer.total() {
+            Some(total) if self.transfer.have() == 0 && total > self.room => {
                 let (total, room) = (megabytes(total), megabytes(self.room));
                 let what = format!("{url} is {total} MB, but only {room} MB are free where it goes");
                 let todo = "give the node more memory (or rootstream.tmpfs=size=), or make the image smaller";
@@ -304,16 +242,16 @@ impl Fetch<'_> {
             _ => Ok(()),
         }
     }
+}
 
-    /// From now on this mirror's names for the file are ours.
-    fn adopt(&mut self, mirror: usize, answer: Answer) {
-        self.version = match answer {
-            Answer::Whole(version) => version,
-            Answer::Part { version, .. } => Version { total: version.total.or(self.version.total), ..version },
-            Answer::Useless(_) => return,
-        };
-        self.origin = Some(mirror);
-        self.progress.total(self.total().unwrap_or(0));
+impl From<Difference> for Fault {
+    fn from(difference: Difference) -> Self {
+        match difference {
+            Difference::Certain(why) => Self::Stop(Stop::Restart(why)),
+            Difference::Doubtful(why) => {
+                Self::Passing(Pause::Slow, format!("another version than the one that is half here ({why})"))
+            }
+        }
     }
 }
 

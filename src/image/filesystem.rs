@@ -8,7 +8,7 @@ use super::manifest::Media;
 use crate::failure::{Advise as _, refuse};
 
 /// Bytes from the file's beginning that hold the superblock of any kind.
-pub(super) const HEAD: usize = 2048;
+pub const HEAD: usize = 2048;
 /// What a block device's length is a multiple of, so that no tail is lost.
 pub(super) const BLOCK: u64 = 4096;
 
@@ -62,6 +62,20 @@ impl Kind {
         length.advise(format!("the {} superblock", self.name()), todo)
     }
 
+    /// The length of this file system in a file of `size` bytes that begins with `head`.
+    ///
+    /// # Errors
+    /// It is none of this kind, or longer than the file.
+    pub(super) fn check(self, head: &[u8], size: u64) -> anyhow::Result<u64> {
+        if Self::sniff(head) != Some(self) {
+            let what = format!("the file is no {} file system, as its manifest says", self.name());
+            return Err(refuse(what, "publish the image again"));
+        }
+        let length = self.length(head)?;
+        self.check_whole(length, size)?;
+        Ok(length)
+    }
+
     /// Compares a file's length with what its superblock says.
     ///
     /// # Errors
@@ -73,6 +87,16 @@ impl Kind {
         let what = format!("the {} file system has {length} bytes, but the file only {file}: it was cut", self.name());
         Err(refuse(what, "publish the image again, from the whole file"))
     }
+}
+
+/// Whether a file of `size` bytes that begins with `head` ([`HEAD`] bytes, or all there are) holds the whole file
+/// system that a manifest says.
+///
+/// # Errors
+/// It is an archive that is said, none or another one is there, or it was cut.
+pub fn check_file_system(media: Media, head: &[u8], size: u64) -> anyhow::Result<()> {
+    let Some(kind) = Kind::of(media) else { anyhow::bail!("{} is no file system", media.name()) };
+    kind.check(head, size).map(drop)
 }
 
 fn squashfs(head: &[u8]) -> anyhow::Result<u64> {

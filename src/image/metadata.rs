@@ -15,6 +15,7 @@ use super::archive::Member;
 use super::given::Given;
 use super::pax::Time;
 use crate::sys;
+use crate::wording::were;
 
 /// What a member carries besides its name and data.
 #[derive(Debug)]
@@ -185,14 +186,14 @@ impl Missed {
     /// One sentence for each kind, with its count.
     pub(super) fn sentences(&self) -> Vec<String> {
         [
-            (self.owners, "owners were not set"),
-            (self.setuid, "setuid and setgid modes were not set"),
-            (self.privileged_xattrs, "privileged extended attributes were not set"),
-            (self.user_xattrs, "user extended attributes were not set: this file system cannot hold them"),
+            (self.owners, "owner", "not set"),
+            (self.setuid, "setuid and setgid mode", "not set"),
+            (self.privileged_xattrs, "privileged extended attribute", "not set"),
+            (self.user_xattrs, "user extended attribute", "not set: this file system holds none"),
         ]
         .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
+        .filter(|(count, ..)| *count > 0)
+        .map(|(count, noun, what)| were(count, noun, what))
         .collect()
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct State {
     damage: Vec<u32>,
     /// Which mirror gave the stream's bytes from this offset on, in order.
     givers: Vec<(u64, usize)>,
+    /// What was wrong with each when it was last asked in vain.
+    pub(super) reasons: Vec<String>,
     pub(super) tally: Tally,
 }
 
@@ -74,11 +76,17 @@ impl Stop {
 /// How one request failed.
 pub(super) enum Fault {
     /// Ask the same mirror again, for the whole file.
-    AskWhole(&'static str),
+    AskWhole(String),
     /// It may work later, or elsewhere.
     Passing(Pause, String),
-    /// Nothing is wrong, but this other mirror may be faster.
-    Turn(usize, String),
+    /// Nothing is wrong, but another mirror is to go on.
+    Turn {
+        /// Which.
+        to: usize,
+        /// It may be faster than this one, which brings so many bytes a second; otherwise, what this one brings cannot
+        /// be joined with what is here.
+        slow: Option<u64>,
+    },
     /// This mirror will never do.
     Hopeless(String),
     /// All is over.
@@ -125,6 +133,7 @@ impl<'a> Mirrors<'a> {
             ranges: vec![true; count],
             damage: vec![0; count],
             givers: Vec::new(),
+            reasons: vec![String::new(); count],
             tally: Tally { mirrors: settings.urls.iter().map(share).collect(), ..Tally::default() },
         };
         let received = settings.urls.iter().map(|_| Arc::default()).collect();
@@ -215,6 +224,9 @@ impl<'a> Mirrors<'a> {
         let mut state = self.state();
         for (_, mirror) in std::mem::take(&mut state.givers) {
             state.choice.give_up(mirror);
+            if let Some(reason) = state.reasons.get_mut(mirror) {
+                "what came from there was damaged".clone_into(reason);
+            }
         }
         state.choice.any_left()
     }

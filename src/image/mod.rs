@@ -5,6 +5,7 @@ pub mod archive;
 mod choice;
 mod chunks;
 mod cut;
+mod deadline;
 mod decode;
 mod fetch;
 mod filesystem;
@@ -31,6 +32,7 @@ mod preflight;
 mod progress;
 mod published;
 mod range;
+mod redirect;
 mod resume;
 mod retry;
 mod root;
@@ -42,6 +44,7 @@ mod store;
 mod stream;
 mod tally;
 pub mod tls;
+mod transfer;
 mod tree;
 pub mod trust;
 mod turns;
@@ -57,6 +60,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::facts::NodeFacts;
+pub use filesystem::{HEAD as FILE_SYSTEM_HEAD, check_file_system};
 pub(crate) use from_lease::located;
 pub(crate) use mount::unmount;
 pub use mount::{IMAGE as MOUNTED_IMAGE, Mounting};
@@ -178,7 +182,8 @@ pub struct Facts {
     pub unpacked: u64,
     /// Archive entries written.
     pub entries: u64,
-    /// sha256 of the file as served, lower-case hex.
+    /// sha256 of the file as served, lower-case hex; of a published image what its manifest says, whose chunks were
+    /// compared one by one.
     pub sha256: String,
     /// A published image's build.
     pub build: Option<Build>,

@@ -17,7 +17,7 @@ use nix::sys::utsname::uname;
 
 use super::filesystem::Kind;
 use super::store;
-use crate::failure::{Advise as _, refuse};
+use crate::failure::{Advise as _, refuse_here};
 use crate::mounts::{self, Needs, TmpfsOptions};
 use crate::sys;
 
@@ -63,7 +63,7 @@ pub(super) fn prepare(kind: Kind, length: u64, root: &Path) -> Result<()> {
              an archive (--format tar.zst)",
             missing.join(" ")
         );
-        return Err(refuse(what, todo));
+        return Err(refuse_here(what, todo));
     }
     let bytes = length.next_multiple_of(super::filesystem::BLOCK);
     mounts::check_memory(Needs { bytes: bytes.saturating_add(WRITABLE), inodes: 2 })?;

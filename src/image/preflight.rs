@@ -32,7 +32,7 @@ pub(super) fn check(manifest: &Manifest, machine: &Machine, not_before: Option<&
         return Err(refuse(why, todo)).context(image);
     }
     let arch = kernel_name(&manifest.arch);
-    if let Some(machine) = machine.arch.as_deref().filter(|machine| *machine != arch) {
+    if let Some(machine) = machine.arch.as_deref().filter(|machine| kernel_name(machine) != arch) {
         let why = format!("it is for {arch} ({}), but the machine is {machine}", manifest.arch);
         let todo = "name an image for this architecture in rootstream.image=";
         return Err(refuse(why, todo)).context(image);

@@ -29,6 +29,21 @@ pub(super) enum Doing {
     },
 }
 
+impl Doing {
+    /// What there is to say about it.
+    fn text(&self, now: Instant) -> Option<String> {
+        match self {
+            Self::Receiving => None,
+            Self::Asking => Some("no answer yet".to_owned()),
+            Self::Waiting { why, queued, until } => {
+                let seconds = until.saturating_duration_since(now).as_secs_f64().ceil();
+                let next = if *queued { "queued," } else { "next try in" };
+                Some(format!("{why}, {next} {seconds} s"))
+            }
+        }
+    }
+}
+
 /// What is shown beside the counters.
 #[derive(Clone, Debug, Default)]
 struct State {
@@ -92,18 +107,34 @@ impl Progress {
         self.changed.notify_all();
     }
 
-    /// Logs a line every few seconds until [`Progress::end`].
-    pub(super) fn show(&self) {
-        let mut lines = VecDeque::from([(Instant::now(), 0)]);
-        let (mut before, mut then, mut held_before) = (0, Instant::now(), 0);
+    /// Calls `each` every few seconds until [`Progress::end`].
+    fn every(&self, mut each: impl FnMut(Instant)) {
         let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
         while !*over {
             let (guard, timeout) = self.changed.wait_timeout(over, EVERY).unwrap_or_else(PoisonError::into_inner);
             over = guard;
-            if !timeout.timed_out() {
-                continue;
+            if timeout.timed_out() {
+                each(Instant::now());
             }
-            let (now, received) = (Instant::now(), self.received.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Logs a line every few seconds until [`Progress::end`], about a file of which nothing but the wait for it takes
+    /// long.
+    pub(super) fn show_waits(&self) {
+        self.every(|now| {
+            let State { doing, from, .. } = self.state().clone();
+            let waiting = doing.text(now).unwrap_or_else(|| "no more bytes yet".to_owned());
+            log::info!("image: {}: {waiting}", from.unwrap_or_default());
+        });
+    }
+
+    /// Logs a line every few seconds until [`Progress::end`].
+    pub(super) fn show(&self) {
+        let mut lines = VecDeque::from([(Instant::now(), 0)]);
+        let (mut before, mut then, mut held_before) = (0, Instant::now(), 0);
+        self.every(|now| {
+            let received = self.received.load(Ordering::Relaxed);
             let held_up = self.held_up.load(Ordering::Relaxed);
             let (first, first_received) = lines.front().copied().unwrap_or((now, received));
             let line = Line {
@@ -119,7 +150,7 @@ impl Progress {
                 lines.pop_front();
             }
             (before, then, held_before) = (received, now, held_up);
-        }
+        });
     }
 }
 
@@ -167,17 +198,10 @@ impl Line {
             1 => line += ", 1 retry",
             retries => line += &format!(", {retries} retries"),
         }
-        match &state.doing {
-            Doing::Receiving if held_up => line += "; unpacking is slower than the network",
-            Doing::Receiving => {}
-            Doing::Asking => line += "; no answer yet",
-            Doing::Waiting { why, queued, until } => {
-                let seconds = until.saturating_duration_since(now).as_secs_f64().ceil();
-                line += &match queued {
-                    true => format!("; {why}, queued, {seconds} s"),
-                    false => format!("; {why}, next try in {seconds} s"),
-                };
-            }
+        match state.doing.text(now) {
+            Some(doing) => line += &format!("; {doing}"),
+            None if held_up => line += "; unpacking is slower than the network",
+            None => {}
         }
         line
     }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
 use super::chunks::{self, Repair};
-use super::fetch::{Proof, Target};
+use super::fetch::Target;
 use super::filesystem::Kind;
 use super::halt::Halt;
 use super::manifest::{Chunk, Digest, LIMIT, Latest, Manifest, Media};
@@ -18,6 +18,7 @@ use super::progress::{Progress, megabytes};
 use super::range::Piece;
 use super::signature::{Asked, WAIVED};
 use super::small::{Found, Need, Small};
+use super::transfer::Proof;
 use super::trust::{SIGNATURE_LIMIT, SIGNATURE_SUFFIX, SignatureFile};
 use super::turns::Hasty;
 use super::{Build, Facts, Sources, Trust, Unpack, mount};

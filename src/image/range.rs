@@ -56,7 +56,7 @@ impl Work for Request<'_> {
         let skip = match fit(from, total, &answer) {
             Fit::Skip(skip) => skip,
             Fit::AskWhole(why) if ranged => return Err(Fault::AskWhole(why)),
-            Fit::AskWhole(why) => return Err(Fault::Passing(Pause::Backoff, format!("useless answer: {why}"))),
+            Fit::AskWhole(why) => return Err(Fault::Passing(Pause::Backoff, why)),
             Fit::Other(bytes) => return Err(Fault::Hopeless(another(bytes, total))),
         };
         let mut watch = Watch::new(self.mirrors.settings.stall);

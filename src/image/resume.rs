@@ -55,7 +55,7 @@ pub(super) enum Answer {
         /// What it is a part of.
         version: Version,
     },
-    /// 206 without a usable Content-Range, or 416.
+    /// 206 without a usable Content-Range, or 416; what the server did.
     Useless(&'static str),
 }
 
@@ -66,8 +66,8 @@ pub(super) enum Verdict {
     Skip(u64),
     /// Go on after this many bytes, if their digest is that of ours.
     Compare(u64),
-    /// Ask again, for the whole file.
-    AskWhole(&'static str),
+    /// Ask again, for the whole file: what the server sent is no use.
+    AskWhole(String),
     /// It is another file: begin again in an empty tree.
     Restart(&'static str),
 }
@@ -80,8 +80,10 @@ pub(super) fn judge(have: u64, ours: &Version, answer: &Answer, same_server: boo
         Answer::Whole(theirs) if ours.length_differs(theirs) => Verdict::Restart("the image's length has changed"),
         Answer::Whole(theirs) if same_server && ours.differs(theirs) => Verdict::Restart("the image was replaced"),
         Answer::Whole(_) => Verdict::Compare(have),
-        Answer::Part { .. } if have == 0 => Verdict::AskWhole("a part, which was not asked for"),
-        Answer::Part { start, .. } if *start > have => Verdict::AskWhole("a part beyond what was asked for"),
+        Answer::Part { .. } if have == 0 => {
+            Verdict::AskWhole("the server sent a part, which was not asked for".to_owned())
+        }
+        Answer::Part { start, .. } if *start > have => Verdict::AskWhole(beyond(*start, have)),
         Answer::Part { start, version } if ours.same_as(version) && (same_server || ours.is_digest()) => {
             Verdict::Skip(have - start)
         }
@@ -91,18 +93,20 @@ pub(super) fn judge(have: u64, ours: &Version, answer: &Answer, same_server: boo
         Answer::Part { version, .. } if same_server && ours.differs(version) => {
             Verdict::Restart("the image was replaced")
         }
-        Answer::Part { .. } => Verdict::AskWhole("a part without proof that it belongs to what we have"),
-        Answer::Useless(why) => Verdict::AskWhole(why),
+        Answer::Part { .. } => {
+            Verdict::AskWhole("the server sent a part without proof that it belongs to what is here".to_owned())
+        }
+        Answer::Useless(what) => Verdict::AskWhole(format!("the server {what}")),
     }
 }
 
 /// What to do with an answer of a file whose every piece is checked against a digest of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     /// Go on after dropping this many bytes, which are ours already.
     Skip(u64),
-    /// Ask again, for the whole file.
-    AskWhole(&'static str),
+    /// Ask again, for the whole file: what the server sent is no use.
+    AskWhole(String),
     /// Another file has this name there: this many bytes long.
     Other(u64),
 }
@@ -112,14 +116,18 @@ pub(super) enum Fit {
 pub(super) fn fit(have: u64, size: u64, answer: &Answer) -> Fit {
     let total = match answer {
         Answer::Whole(version) | Answer::Part { version, .. } => version.total,
-        Answer::Useless(why) => return Fit::AskWhole(why),
+        Answer::Useless(what) => return Fit::AskWhole(format!("the server {what}")),
     };
     match (answer, total) {
         (_, Some(total)) if total != size => Fit::Other(total),
-        (Answer::Part { start, .. }, _) if *start > have => Fit::AskWhole("a part beyond what was asked for"),
+        (Answer::Part { start, .. }, _) if *start > have => Fit::AskWhole(beyond(*start, have)),
         (Answer::Part { start, .. }, _) => Fit::Skip(have - start),
         _ => Fit::Skip(have),
     }
+}
+
+fn beyond(start: u64, have: u64) -> String {
+    format!("the server sent bytes {start}.. instead of {have}..")
 }
 
 /// Reads `bytes START-END/TOTAL`; START and TOTAL if it is one well-formed range.
@@ -185,7 +193,7 @@ mod tests {
             (400, &ours, part(400, &version(Some("\"b\""), 1000)), false),
             (400, &bare, part(400, &bare), true),
             (0, &ours, part(0, &ours), true),
-            (400, &ours, Answer::Useless("416"), true),
+            (400, &ours, Answer::Useless("sent 416"), true),
         ] {
             let verdict = judge(have, ours, &answer, same_server);
             assert!(matches!(verdict, Verdict::AskWhole(_)), "{have} {ours:?} {answer:?}: {verdict:?}");
@@ -206,8 +214,8 @@ mod tests {
             (400, whole(None), Fit::Skip(400)),
             (400, part(400, Some(999)), Fit::Other(999)),
             (0, whole(Some(1001)), Fit::Other(1001)),
-            (400, part(401, Some(1000)), Fit::AskWhole("a part beyond what was asked for")),
-            (400, Answer::Useless("416"), Fit::AskWhole("416")),
+            (400, part(401, Some(1000)), Fit::AskWhole("the server sent bytes 401.. instead of 400..".to_owned())),
+            (400, Answer::Useless("sent 416"), Fit::AskWhole("the server sent 416".to_owned())),
         ] {
             assert_eq!(fit(have, 1000, &answer), wanted, "{have} {answer:?}");
         }

@@ -1,13 +1,16 @@
 //! A small file, whole and in memory: a manifest, a signature, a pointer.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::thread;
+use std::time::Instant;
 
 use ureq::http::StatusCode;
 
 use super::http::Refusal;
 use super::mirrors::{Fault, Mirrors, Stop};
 use super::pipe::Gone;
+use super::progress::{Doing, Progress};
 use super::resume::Answer;
 use super::retry::Pause;
 use super::turns::{Ask, Wait, Work};
@@ -30,7 +33,7 @@ pub(super) struct Small {
 pub(super) enum Found {
     /// It is there.
     Here(Small),
-    /// Each mirror that answers says that it has no such file.
+    /// Each mirror's last word is that it has no such file.
     Absent(StatusCode),
 }
 
@@ -58,7 +61,9 @@ impl Mirrors<'_> {
     /// # Errors
     /// That cannot be found out.
     pub(super) fn presence(&self, urls: &[String]) -> anyhow::Result<Presence> {
-        self.go(Ask { urls, only: None, avoid: &[], hasty: false }, &mut Question(self)).map_err(Stop::into_error)
+        let ask = Ask { urls, only: None, avoid: &[], hasty: false };
+        let question = |progress: &Progress| self.go(ask, &mut Question { mirrors: self, progress });
+        self.showing(question).map_err(Stop::into_error)
     }
 
     /// Fetches a file of at most `limit` bytes. `urls` are its names on each mirror; with `only`, that mirror alone is
@@ -79,37 +84,76 @@ impl Mirrors<'_> {
     }
 
     fn request(&self, ask: Ask<'_>, limit: u64, need: Need) -> anyhow::Result<Found> {
-        let untried = (0..ask.urls.len()).filter(|mirror| ask.allows(*mirror)).collect();
-        let mut request = Request { mirrors: self, limit, need, untried };
-        self.go(ask, &mut request).map_err(Stop::into_error)
+        self.showing(|progress| {
+            let mut request = Request { mirrors: self, ask, limit, need, absent: HashSet::new(), progress };
+            self.go(ask, &mut request).map_err(Stop::into_error)
+        })
+    }
+
+    /// Shows what is waited for.
+    fn showing<T>(&self, ask: impl FnOnce(&Progress) -> T) -> T {
+        let progress = Progress::default();
+        thread::scope(|scope| {
+            scope.spawn(|| progress.show_waits());
+            let done = ask(&progress);
+            progress.end();
+            done
+        })
     }
 }
 
 struct Request<'a> {
     mirrors: &'a Mirrors<'a>,
+    ask: Ask<'a>,
     limit: u64,
     need: Need,
-    untried: Vec<usize>,
+    /// The mirrors that last said that they have no such file.
+    absent: HashSet<usize>,
+    progress: &'a Progress,
 }
 
 /// Whether there is a file, whatever is in it.
-struct Question<'a>(&'a Mirrors<'a>);
+struct Question<'a> {
+    mirrors: &'a Mirrors<'a>,
+    progress: &'a Progress,
+}
 
 impl Work for Question<'_> {
     type Done = Presence;
 
     fn attempt(&mut self, mirror: usize, url: &str) -> Result<Presence, Fault> {
-        match self.0.get(mirror, url, None) {
+        self.progress.from(Some(url.to_owned()), 0);
+        match self.mirrors.get(mirror, url, None) {
             Ok(_) => Ok(Presence::Here),
-            // What else a server may refuse, such as 403, does not say that there is nothing.
-            Err(Refusal::Status(StatusCode::NOT_FOUND | StatusCode::GONE)) => Ok(Presence::Missing),
+            Err(Refusal::Status(status)) if is_absence(status) => Ok(Presence::Missing),
             Err(refusal) => Err(refusal.into()),
         }
     }
 
     fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {
-        thread::sleep(wait.time);
-        Ok(())
+        sleep(self.progress, wait)
+    }
+}
+
+/// Whether an answer says that there is nothing; what else a server may refuse with, such as 403, does not.
+fn is_absence(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
+/// Sleeps to the end: while a small file is fetched there is nothing else that could end it.
+fn sleep(progress: &Progress, wait: &Wait<'_>) -> Result<(), Gone> {
+    let until = Instant::now() + wait.time;
+    progress.doing(Doing::Waiting { why: wait.why.to_owned(), queued: wait.queued, until });
+    thread::sleep(wait.time);
+    Ok(())
+}
+
+impl Request<'_> {
+    /// Whether no mirror that is left has the file, by its own last word.
+    fn is_absent(&self) -> bool {
+        let choice = &self.mirrors.state().choice;
+        let mut left = (0..self.ask.urls.len()).filter(|mirror| self.ask.allows(*mirror) && choice.is_left(*mirror));
+        left.all(|mirror| self.absent.contains(&mirror))
     }
 }
 
@@ -117,15 +161,21 @@ impl Work for Request<'_> {
     type Done = Found;
 
     fn attempt(&mut self, mirror: usize, url: &str) -> Result<Found, Fault> {
-        self.untried.retain(|untried| *untried != mirror);
+        self.absent.remove(&mirror);
+        self.progress.from(Some(url.to_owned()), 0);
         let response = match self.mirrors.get(mirror, url, None) {
-            Err(Refusal::Status(status)) if self.need == Need::May && self.untried.is_empty() => {
-                return Ok(Found::Absent(status));
+            Err(Refusal::Status(status)) if is_absence(status) => {
+                self.absent.insert(mirror);
+                if self.need == Need::May && self.is_absent() {
+                    return Ok(Found::Absent(status));
+                }
+                return Err(Refusal::Status(status).into());
             }
             response => response?,
         };
+        self.progress.doing(Doing::Receiving);
         let Answer::Whole(version) = &response.answer else {
-            return Err(Fault::Passing(Pause::Backoff, "a part, which was not asked for".to_owned()));
+            return Err(Fault::Passing(Pause::Backoff, "the server sent a part, which was not asked for".to_owned()));
         };
         let too_long = || Fault::Hopeless(format!("it is longer than {} bytes", self.limit));
         if version.total.is_some_and(|total| total > self.limit) {
@@ -150,7 +200,6 @@ impl Work for Request<'_> {
     }
 
     fn wait(&mut self, wait: &Wait<'_>) -> Result<(), Gone> {
-        thread::sleep(wait.time);
-        Ok(())
+        sleep(self.progress, wait)
     }
 }

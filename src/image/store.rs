@@ -72,12 +72,7 @@ pub(super) fn check(kind: Kind, file: &File) -> anyhow::Result<()> {
         }
     }
     head.truncate(filled);
-    if Kind::sniff(&head) != Some(kind) {
-        let what = format!("the file is no {} file system, as its manifest says", kind.name());
-        return Err(refuse(what, "publish the image again"));
-    }
-    let length = kind.length(&head)?;
-    kind.check_whole(length, file.metadata()?.len())?;
+    let length = kind.check(&head, file.metadata()?.len())?;
     Ok(pad(file, length)?)
 }
 

@@ -2,8 +2,7 @@
 //! few blocks. What crosses them is bytes; what went wrong comes back when the threads end. A file system is not
 //! decoded but stored.
 
-use std::error::Error;
-use std::io::{self, BufRead as _};
+use std::io::BufRead as _;
 use std::path::Path;
 use std::thread;
 
@@ -11,17 +10,18 @@ use anyhow::Context as _;
 use nix::sys::statvfs::statvfs;
 
 use super::decode;
-use super::fetch::{Proof, Target};
+use super::fetch::Target;
 use super::filesystem::Kind;
 use super::mirrors::{Mirrors, Stop};
 use super::pipe::{self, Reader};
 use super::progress::{Progress, megabytes};
 use super::signature::{self, Asked, WAIVED};
+use super::transfer::Proof;
 use super::tree::Rules;
 use super::unpack::{self, Unpacked};
 use super::{Facts, Sources, Trust, Unpack, mount, store};
-use crate::failure::refuse;
-use crate::mounts;
+use crate::failure::{is_here, refuse, refuse_here};
+use crate::{mounts, sys};
 
 /// Blocks between server and decoder: what a busy machine needs so that the decoder seldom waits.
 const PACKED: usize = 12;
@@ -92,7 +92,12 @@ pub(super) fn pass(
     let (fetched, received) = thread::scope(|scope| {
         scope.spawn(|| progress.show());
         let target = Target { progress: &progress, out: to_decoder, room: room.file, verifier };
-        let fetching = scope.spawn(|| mirrors.stream(&settings.urls, Proof::Stream, target));
+        let fetching = scope.spawn(|| {
+            // It has the least to do, and what waits in the socket is not lost: on two cores, the decoder that it would
+            // displace is what everything else waits for.
+            sys::give_way();
+            mirrors.stream(&settings.urls, Proof::Stream, target)
+        });
         let received = receive(from_server, layer, options, root, || room.check_archive(progress.known_total()));
         let fetched =
             fetching.join().unwrap_or_else(|_| Err(Stop::Failed(anyhow::anyhow!("the fetching thread panicked"))));
@@ -149,10 +154,7 @@ pub(super) fn pass(
 
 /// Another mirror may have a sound copy, unless it is this machine that failed.
 fn damaged(error: anyhow::Error) -> anyhow::Result<Pass> {
-    let os = |link: &io::Error| link.raw_os_error().is_some();
-    let local =
-        |link: &(dyn Error + 'static)| link.is::<nix::Error>() || link.downcast_ref::<io::Error>().is_some_and(os);
-    if error.chain().any(local) { Err(error) } else { Ok(Pass::Damaged(error)) }
+    if is_here(&error) { Err(error) } else { Ok(Pass::Damaged(error)) }
 }
 
 /// What came out of the file as served.
@@ -220,7 +222,7 @@ impl Room {
         let (total, room) = (megabytes(total), megabytes(self.tree));
         let what = format!("it is {total} MB, but only {room} MB are free where it goes");
         let todo = "give the node more memory (or rootstream.tmpfs=size=), or make the image smaller";
-        Err(refuse(what, todo))
+        Err(refuse_here(what, todo))
     }
 }
 

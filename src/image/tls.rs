@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,16 +47,18 @@ impl Certificates {
     /// Those of an initramfs whose root is `root`: `tls/*.pem`, and `built`.
     ///
     /// # Errors
-    /// One of them cannot be read, or `built` is no time.
+    /// One of them cannot be read, or `built` is there and no time.
     pub fn baked(root: &Path) -> anyhow::Result<Self> {
         let baked = Self::read(&files_in(&root.join(FOLDER), SUFFIX)?)?;
         let file = root.join(BUILT);
-        let built = match fs::read_to_string(&file) {
-            Ok(text) => text.trim().parse().ok(),
-            Err(_) => Some(0),
+        let text = match fs::read_to_string(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok("0".to_owned()),
+            text => text.with_context(|| format!("reading {}", file.display())),
         };
+        let seconds = text.and_then(|text| {
+            text.trim().parse().with_context(|| format!("{} holds no time: {:?}", file.display(), text.trim()))
+        });
         let todo = "make the initramfs anew: rootstream bootstrap";
-        let seconds = built.with_context(|| format!("{} holds no time", file.display()));
         Ok(Self { built: Duration::from_secs(seconds.advise("reading when this initramfs was made", todo)?), ..baked })
     }
 

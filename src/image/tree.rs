@@ -23,7 +23,8 @@ use super::path::Name;
 use super::progress::megabytes;
 use super::root::Root;
 use super::unpack::Unpacked;
-use crate::failure::{Advise as _, refuse};
+use crate::failure::{Advise as _, refuse, refuse_here};
+use crate::wording::{counted, were};
 
 /// The most bytes of directories' and links' particulars that a thread keeps for the end: those of a hundred thousand
 /// directories, but not of an archive that is all attributes.
@@ -497,13 +498,13 @@ impl<'a> Tree<'a> {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.missed.sentences();
         if !self.left_out.is_empty() {
-            warnings.push(format!("{} devices were not made", self.left_out.len()));
+            warnings.push(were(self.left_out.len() as u64, "device", "not made"));
         }
         if self.absolute > 0 {
-            warnings.push(format!("a leading / was taken off {} names", self.absolute));
+            warnings.push(format!("a leading / was taken off {}", counted(self.absolute, "name")));
         }
         if self.unknown > 0 {
-            warnings.push(format!("{} members of unknown type were left out", self.unknown));
+            warnings.push(were(self.unknown, "member", "left out: of unknown type"));
         }
         warnings
     }
@@ -519,7 +520,11 @@ impl<'a> Tree<'a> {
             Errno::ELOOP if self.is_canonical() => twice(name),
             Errno::EPERM | Errno::EACCES => {
                 let todo = "unpack as root, or without owners (init rehearse --no-owners)";
-                refuse(format!("{doing}: {}", errno.desc()), todo).context(what)
+                refuse_here(format!("{doing}: {}", errno.desc()), todo).context(what)
+            }
+            Errno::ENOMEM | Errno::EIO | Errno::EROFS | Errno::EMFILE | Errno::ENFILE => {
+                let todo = "check the file system that the image is unpacked into, and this machine's memory";
+                refuse_here(format!("{doing}: {}", errno.desc()), todo).context(what)
             }
             _ => {
                 let todo = "check the image's archive and the file system that it is unpacked into";
@@ -540,7 +545,7 @@ impl<'a> Tree<'a> {
             why += &format!("; it holds {} MB, {} MB are free", megabytes(all), megabytes(free));
             why += &format!(", {} of {} inodes are free", stat.files_free(), stat.files());
         }
-        refuse(why, "give the node more memory, a larger rootstream.tmpfs=size= or nr_inodes=, or a smaller image")
+        refuse_here(why, "give the node more memory, a larger rootstream.tmpfs=size= or nr_inodes=, or a smaller image")
     }
 }
 

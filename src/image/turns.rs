@@ -7,9 +7,11 @@ use super::Settings;
 use super::choice::Pick;
 use super::mirrors::{Fault, Mirrors, Stop};
 use super::pipe::Gone;
+use super::progress::megabytes;
 use super::retry::{Pause, QUEUES, WORTHWHILE};
 use crate::failure::refuse;
 use crate::random;
+use crate::wording::counted;
 
 /// What is asked of the mirrors.
 pub(super) trait Work {
@@ -95,7 +97,7 @@ impl Mirrors<'_> {
                     work.wait(&Wait { time, why: &why, queued })?;
                     continue;
                 }
-                Pick::Nobody => return Err(Stop::Failed(nobody(ask))),
+                Pick::Nobody => return Err(Stop::Failed(nobody(ask, &self.state().reasons))),
             };
             let url = ask.urls.get(mirror).map(String::as_str).unwrap_or_default();
             let (before, begun) = (work.have(), Instant::now());
@@ -109,16 +111,21 @@ impl Mirrors<'_> {
                     return Ok(done);
                 }
                 Err(Fault::Stop(stop)) => return Err(stop),
-                Err(Fault::Turn(other, why)) => {
+                Err(Fault::Turn { to: other, slow }) => {
                     let name = ask.urls.get(other).map(String::as_str).unwrap_or_default();
-                    log::info!("image: {url}: {why}; going on at {name}");
+                    match slow.map(megabytes) {
+                        Some(rate) => {
+                            log::info!("image: {url} is slow ({rate} MB/s); trying whether {name} is faster");
+                        }
+                        None => log::info!("image: {url} may have another file; going back to {name}"),
+                    }
                     let mut state = self.state();
                     state.tally.switches = state.tally.switches.saturating_add(1);
                     state.choice.begin(other);
                     continue;
                 }
                 Err(Fault::AskWhole(why)) => {
-                    self.count(mirror, url, why);
+                    self.count(mirror, url, &why);
                     self.asks_whole(mirror);
                     log::warn!("image: {url}: {why}; asking for the whole file");
                     continue;
@@ -174,6 +181,9 @@ impl Mirrors<'_> {
         if let Some(share) = state.tally.mirrors.get_mut(mirror) {
             share.failures = share.failures.saturating_add(1);
         }
+        if let Some(reason) = state.reasons.get_mut(mirror) {
+            why.clone_into(reason);
+        }
     }
 
     /// Lets a mirror that failed rest for a while; false when patience is over.
@@ -191,18 +201,20 @@ impl Mirrors<'_> {
     }
 }
 
-fn nobody(ask: Ask<'_>) -> anyhow::Error {
+fn nobody(ask: Ask<'_>, reasons: &[String]) -> anyhow::Error {
     if ask.urls.is_empty() {
         return refuse("no image was given", "give rootstream.image=http://SERVER/IMAGE.tar.gz");
     }
-    let todo = "read the lines above this one: each says what was wrong with a server";
-    refuse(format!("every server of {} was given up", ask.urls.join(" ")), todo)
+    let asked = ask.urls.iter().zip(reasons).filter(|(url, _)| !url.is_empty());
+    let each = asked.map(|(url, why)| format!("{url}: {why}")).collect::<Vec<_>>().join("; ");
+    refuse(format!("no server is left to ask: {each}"), "mend what each server is said to do wrong")
 }
 
 fn given_up(url: &str, why: &str, settings: &Settings, have: u64, pause: Pause) -> anyhow::Error {
     let what = if have == 0 { format!("fetching {url}") } else { format!("fetching {url} beyond byte {have}") };
     let others = settings.urls.len().saturating_sub(1);
-    let mirrors = if others == 0 { String::new() } else { format!(", {others} more mirrors tried") };
+    let mirrors =
+        if others == 0 { String::new() } else { format!(", {} tried", counted(others as u64, "more mirror")) };
     let todo = match pause {
         Pause::Queued(_) => format!(
             "give the server more room for transfers; its queue did not end in {} s ({QUEUES} times rootstream.retry=){mirrors}",

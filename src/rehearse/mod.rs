@@ -1,6 +1,7 @@
 //! `init rehearse`: the boot's own code as an ordinary process. No modules, no mounts, no switch_root;
 //! nothing outside the folder is touched and the failure policy is ignored.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -63,15 +64,15 @@ pub fn run(args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     let options = match Options::parse(args.into_iter()) {
         Ok(Some(options)) => options,
         Ok(None) => {
-            print!("{}", options::HELP);
+            say(&mut io::stdout(), options::HELP);
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("init rehearse: {error:#}\n\n{}", options::USAGE);
+            say(&mut io::stderr(), &format!("init rehearse: {error:#}\n\n{}\n", options::USAGE));
             if json {
                 record.exit = USAGE;
                 record.error = Some(Failure::from_error(&error));
-                println!("{}", record.json());
+                say(&mut io::stdout(), &(record.json() + "\n"));
             }
             return ExitCode::from(USAGE);
         }
@@ -83,12 +84,14 @@ pub fn run(args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
             record.error = Some(Failure::from_error(&error));
         }
     }
-    if options.json {
-        println!("{}", record.json());
-    } else {
-        print!("{}", text::of(&record));
-    }
+    let text = if options.json { record.json() + "\n" } else { text::of(&record) };
+    say(&mut io::stdout(), &text);
     ExitCode::from(record.exit)
+}
+
+/// A reader that has gone away, such as head(1), does not change how the rehearsal went.
+fn say(mut to: impl Write, text: &str) {
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
 }
 
 fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {

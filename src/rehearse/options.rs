@@ -28,7 +28,7 @@ usage: init rehearse --root DIR --cmdline 'PARAMETERS' [OPTIONS]
   --ca FILE        certificates (PEM) that the initramfs would know https:// servers by; may be given several times
   --fact NAME=TEXT what ${NAME} in rootstream.overlay= stands for on that node: mac, uuid, serial, hostname, ip, arch;
                    with --net the lease says mac, ip and hostname, and --arch says arch
-  --workers N      threads that unpack a published image, instead of one for each processor
+  --workers N      threads that unpack a published image, instead of one for each processor up to 8
   --json           the record as one JSON object
   --help           this text
 

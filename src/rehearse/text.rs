@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::report::Record;
+use crate::wording::counted;
 
 /// A few lines; the last one is the verdict.
 pub(super) fn of(record: &Record) -> String {
@@ -26,19 +27,19 @@ pub(super) fn of(record: &Record) -> String {
         let trust = serde_json::to_value(record.trust).unwrap_or_default();
         let _ = writeln!(
             text,
-            "{:<10} {}; resumed or started again {} times",
+            "{:<10} {}; resumed or started again {}",
             "trust",
             trust.as_str().unwrap_or_default(),
-            record.retries
+            counted(record.retries.into(), "time")
         );
     }
     for mirror in &record.mirrors {
-        let (url, requests, bytes) = (&mirror.url, mirror.requests, mirror.bytes);
-        let _ =
-            writeln!(text, "{:<10} {url}: {requests} requests, {} failed, {bytes} bytes", "server", mirror.failures);
+        let (url, requests, bytes) = (&mirror.url, counted(mirror.requests.into(), "request"), mirror.bytes);
+        let _ = writeln!(text, "{:<10} {url}: {requests}, {} failed, {bytes} bytes", "server", mirror.failures);
     }
     for reason in &record.reasons {
-        let _ = writeln!(text, "{:<10} {}: {}, {} times", "tried", reason.url, reason.why, reason.count);
+        let _ =
+            writeln!(text, "{:<10} {}: {}, {}", "tried", reason.url, reason.why, counted(reason.count.into(), "time"));
     }
     let _ = writeln!(text, "{:<10} kernel: {}; architecture: {}", "checks", record.checks.kernel, record.checks.arch);
     for path in &record.handover {

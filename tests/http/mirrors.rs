@@ -242,6 +242,7 @@ fn a_plain_image_moves_to_a_faster_mirror_with_the_same_tag() {
     assert!(fs::read(root.path().join("large")).unwrap() == body);
     assert_eq!(verified.facts().retries, 0, "nothing failed");
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert_eq!(logged(&servers[0], "MB/s); trying whether "), 1);
     let from: Vec<_> = servers.iter().map(|server| server.requests()[0].from()).collect();
     assert!(from.contains(&None) && from.iter().flatten().all(|from| (300_000..1_500_000).contains(from)), "{from:?}");
 }

@@ -89,13 +89,30 @@ fn a_busy_server_is_waited_for() {
     assert!((3..8).contains(&waited.as_secs()), "clamped to ten times rootstream.retry=: {waited:?}");
 }
 
+// F22
+#[test]
+fn waiting_for_a_manifest_is_shown() {
+    let server = serve(|request, stream| match request.number {
+        0 => answer(stream, "503 Service Unavailable", &[("Retry-After", "5")], b""),
+        _ => {
+            thread::sleep(Duration::from_secs(5));
+            answer(stream, "200 OK", &[], b"{}")
+        }
+    });
+    let url = server.url("/debian/1.json");
+    let settings = Settings { stall: Duration::from_secs(9), ..common::settings(std::slice::from_ref(&url)) };
+    install_with(&settings).unwrap_err();
+    let shown = |waiting: &str| logged(&server, &format!("image: {url}: {waiting}"));
+    assert!(shown("the server answered 503 Service Unavailable, queued, ") > 0);
+    assert!(shown("no answer yet") > 0);
+}
+
 // F29
 #[test]
 fn broken_framing_is_an_error_or_the_right_answer() {
     let body = image(12);
     let chunk = format!("{:x}\r\n", body.len()).into_bytes();
     let chunked = |end: &[u8]| [&chunk, &body[..], b"\r\n", end].concat();
-    let long = "x".repeat(1_000_000);
     let cases: Vec<(&str, String, Vec<u8>, bool)> = vec![
         ("chunks", "Transfer-Encoding: chunked\r\n".into(), chunked(b"0\r\n\r\n"), true),
         ("no last chunk", "Transfer-Encoding: chunked\r\n".into(), chunked(b""), false),
@@ -117,7 +134,6 @@ fn broken_framing_is_an_error_or_the_right_answer() {
         ("length beyond 2^64", "Content-Length: 99999999999999999999999\r\n".into(), body.clone(), false),
         ("negative length", "Content-Length: -1\r\n".into(), body.clone(), false),
         ("no length at all", String::new(), body.clone(), true),
-        ("endless header", format!("X: {long}\r\n"), body.clone(), false),
     ];
     for (what, headers, sent, good) in cases {
         let server = serve(move |_, stream| {
@@ -160,6 +176,72 @@ fn redirects_are_followed_within_reason() {
     let server = serve(|_, stream| answer(stream, "302 Found", &[("Location", "ftp://localhost/x")], b""));
     refusal(&server);
     assert_eq!(server.requests().len(), 1);
+}
+
+// F30
+#[test]
+fn what_a_redirect_carries_is_not_read() {
+    // A body that ends in the middle of its last chunk, and one that never ends.
+    for endless in [false, true] {
+        let body = image(15);
+        let server = serve(move |request, stream| match request.path.as_str() {
+            "/image.tar.gz" => {
+                head(stream, "302 Found", &[("Location", "moved"), ("Transfer-Encoding", "chunked")], None)?;
+                if endless {
+                    loop {
+                        stream.write_all(&[b"10000\r\n", &[b'x'; 65_536][..], b"\r\n"].concat())?;
+                    }
+                }
+                stream.write_all(b"0\r\n")
+            }
+            _ => answer(stream, "200 OK", &[], &body),
+        });
+        let (root, verified) = install(&server).unwrap();
+        check(root.path(), 15);
+        assert_eq!((verified.facts().retries, server.requests().len()), (0, 2), "{endless}");
+        assert_eq!(verified.facts().url, server.url("/moved"));
+    }
+    let server = serve(|_, stream| answer(stream, "302 Found", &[], b""));
+    let message = refusal(&server);
+    assert!(message.contains("302 Found without a usable Location"), "{message}");
+}
+
+/// Where the image of `a_head_without_end…` is, in the process that fetches it.
+const ENDLESS: &str = "ROOTSTREAM_TEST_ENDLESS";
+
+// F29
+#[test]
+fn a_head_without_end_is_refused_in_bounded_memory() {
+    if let Ok(url) = std::env::var(ENDLESS) {
+        let settings = Settings { retry: Duration::from_millis(300), ..common::settings(&[url]) };
+        let message = Failure::from_error(&install_with(&settings).unwrap_err()).to_string();
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim();
+        return println!("{message}\nat most {most}");
+    }
+    let server = serve(|request, stream| {
+        let (first, again) = match request.path.as_str() {
+            "/line" => ("HTTP/1.1 200 OK\r\nX: ", "xxxxxxxx"),
+            "/lines" => ("HTTP/1.1 200 OK\r\n", "X: yyy\r\n"),
+            "/status" => ("HTTP/1.1 ", "xxxxxxxx"),
+            _ => ("", "HTTP/1.1 103 Early Hints\r\n\r\n"),
+        };
+        stream.write_all(first.as_bytes())?;
+        let many = again.repeat(8192);
+        loop {
+            stream.write_all(many.as_bytes())?;
+        }
+    });
+    for path in ["/line", "/lines", "/status", "/hints"] {
+        // A process of its own, whose memory is nobody else's.
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "requests::a_head_without_end_is_refused_in_bounded_memory", "--nocapture"]);
+        let output = again.env(ENDLESS, server.url(path)).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains(&server.url(path)), "{path}: {text}");
+        let most = text.lines().find_map(|line| line.strip_prefix("at most ")?.strip_suffix(" kB")).unwrap();
+        assert!(most.parse::<u64>().unwrap() < 48 * 1024, "{path}: {text}");
+    }
 }
 
 // F31

@@ -91,6 +91,37 @@ fn a_stalled_or_trickling_transfer_is_resumed() {
     }
 }
 
+// F26, F29
+#[test]
+fn framing_without_end_is_no_progress() {
+    // After the last chunk trailers, and instead of a chunk its length.
+    let framing: [(&[u8], &[u8]); 2] = [(b"0\r\n", b"X: y\r\n"), (b"", b"0")];
+    for (first, again) in framing {
+        let body = image(20);
+        let server = serve(move |request, stream| {
+            if request.number > 0 {
+                return answer(stream, "200 OK", V1, &body);
+            }
+            let headers = [V1, &[("Transfer-Encoding", "chunked")]].concat();
+            head(stream, "200 OK", &headers, None)?;
+            write!(stream, "{:x}\r\n", body.len())?;
+            stream.write_all(&[&body[..], b"\r\n", first].concat())?;
+            for _ in 0..400 {
+                thread::sleep(Duration::from_millis(50));
+                stream.write_all(again)?;
+            }
+            Ok(())
+        });
+        let mut settings = common::settings(&[server.url("/image.tar.gz")]);
+        settings.stall = Duration::from_millis(400);
+        settings.retry = Duration::from_secs(20);
+        let start = Instant::now();
+        let (root, _) = install_with(&settings).unwrap();
+        check(root.path(), 20);
+        assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    }
+}
+
 // F27
 #[test]
 fn a_server_that_ignores_ranges_is_read_again() {

@@ -97,6 +97,32 @@ fn front(server: &Server, identity: &Identity, host: &str) -> String {
     format!("https://{host}:{port}")
 }
 
+/// Passes on what the server behind `url` says; of its first connection all beyond 150,000 bytes comes byte by byte. Its
+/// URL.
+fn trickling(url: &str) -> String {
+    let port = url.rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for (number, client) in listener.incoming().enumerate() {
+            let (mut client, mut server) = (client.unwrap(), TcpStream::connect(("127.0.0.1", port)).unwrap());
+            let (mut requests, mut asking) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || io::copy(&mut requests, &mut asking));
+            thread::spawn(move || {
+                if number == 0 {
+                    io::copy(&mut (&mut server).take(150_000), &mut client)?;
+                    for byte in io::BufReader::new(&mut server).bytes() {
+                        client.write_all(&[byte?])?;
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                }
+                io::copy(&mut server, &mut client)
+            });
+        }
+    });
+    format!("https://localhost:{}", address.port())
+}
+
 /// Believes these certificates in an initramfs made so many days from now.
 fn anchors(certificates: &[&Certificate], made: i64) -> Anchors {
     let root = tempfile::tempdir().unwrap();
@@ -202,6 +228,33 @@ fn a_transfer_cut_under_tls_is_resumed() {
     assert!(server.requests()[1].from().unwrap() > 200_000, "what came was kept");
 }
 
+// F26
+#[test]
+fn a_record_that_trickles_is_not_waited_for() {
+    let (site, body) = (authority(), image(30));
+    let server = serve(move |request, stream| {
+        match request.number {
+            0 => part(request, stream, &body, "\"v1\"", 200_000)?,
+            _ => part(request, stream, &body, "\"v1\"", usize::MAX)?,
+        }
+        thread::sleep(Duration::from_millis(100));
+        Ok(())
+    });
+    let url = trickling(&front(&server, &site.sign(&["localhost"], -1, 1), "localhost"));
+    keep_log();
+    let root = tempfile::tempdir().unwrap();
+    let mut settings = common::settings(&[format!("{url}/image.tar.gz")]);
+    settings.stall = Duration::from_millis(400);
+    settings.retry = Duration::from_secs(20);
+    let unpack = Unpack { owners: false, workers: 1, mount: None };
+    let anchors = anchors(&[&site.certificate], -1);
+    let start = Instant::now();
+    common::install_trusting(&anchors, &settings, unpack, root.path(), &mut Tally::default()).unwrap();
+    check(root.path(), 30);
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(server.requests()[1].from().unwrap() > 100_000, "what came was kept");
+}
+
 #[test]
 fn without_a_certificate_nothing_is_asked() {
     let server = good();
@@ -231,6 +284,21 @@ fn a_redirect_out_of_https_is_refused_at_once() {
     let message = fetch(&begin.url(""), &anchors(&[&site.certificate], -1)).unwrap_err();
     assert!(message.contains("the scheme changes"), "{message}");
     assert_eq!((leads.requests().len(), plain.requests().len()), (2, 0));
+}
+
+// F65
+#[test]
+fn when_the_initramfs_was_made_is_known_or_it_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let built = root.path().join("built");
+    Anchors::baked(root.path()).expect("an older initramfs does not say");
+    fs::create_dir(&built).unwrap();
+    let refused = || Failure::from_error(&Anchors::baked(root.path()).unwrap_err()).to_string();
+    let message = refused();
+    assert!(message.contains("/built") && message.contains("rootstream bootstrap"), "{message}");
+    fs::remove_dir(&built).unwrap();
+    fs::write(&built, "today\n").unwrap();
+    assert!(refused().contains("holds no time: \"today\""));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rootstream::failure::Advise;
 use rootstream::image::manifest::{Chunk, Digest, Manifest, Media};
 use rootstream::image::trust::Keys;
+use rootstream::image::{FILE_SYSTEM_HEAD, check_file_system};
 use sha2::{Digest as _, Sha256};
 
 use super::canon::check::check;
@@ -65,7 +66,7 @@ fn contents(build: &Build, progress: &Progress) -> Result<()> {
     };
     let read = match manifest.media {
         Media::TarZstd | Media::TarGzip => numbers(manifest, &mut chunks),
-        Media::Squashfs | Media::Erofs => io::copy(&mut chunks, &mut io::sink()).map(drop).map_err(Into::into),
+        Media::Squashfs | Media::Erofs => file_system(manifest, &mut chunks),
     };
     if let Some(damaged) = chunks.damaged {
         return Err(damaged);
@@ -74,6 +75,14 @@ fn contents(build: &Build, progress: &Progress) -> Result<()> {
     let sha256 = Digest(chunks.hash.finalize().into());
     ensure!(sha256 == manifest.sha256, "its sha256 is {sha256}, its manifest says {}", manifest.sha256);
     Ok(())
+}
+
+/// Checks that the file system is all there; what is in it, only its digests say.
+fn file_system(manifest: &Manifest, chunks: &mut Chunks<'_>) -> Result<()> {
+    let mut head = Vec::new();
+    chunks.take(FILE_SYSTEM_HEAD as u64).read_to_end(&mut head)?;
+    io::copy(chunks, &mut io::sink())?;
+    check_file_system(manifest.media, &head, manifest.size)
 }
 
 /// Checks the archive, and that what the manifest says about it is true.

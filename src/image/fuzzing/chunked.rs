@@ -1,6 +1,7 @@
 //! Published images whose manifests and archives are not what they should be.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -129,6 +130,11 @@ impl Enclosure {
     }
 }
 
+fn attributes(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let names = xattr::list(path).unwrap();
+    names.filter_map(|name| Some((name.clone(), xattr::get(path, &name).unwrap()?))).collect()
+}
+
 fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap().trim();
@@ -160,13 +166,15 @@ pub(super) fn snapshot(root: &Path) -> BTreeMap<Vec<u8>, String> {
         // A directory of tmpfs has a size by its entries.
         let size = if kind.is_dir() { 0 } else { metadata.len() };
         let line = format!(
-            "{:o} {} {size} {}.{} {} {:?} {}",
+            "{:o} {}:{} {} {size} {}.{} {} {:?} {}",
             metadata.mode(),
+            metadata.uid(),
+            metadata.gid(),
             if kind.is_dir() { 0 } else { metadata.nlink() },
             metadata.mtime(),
             metadata.mtime_nsec(),
             kind.is_fifo(),
-            xattr::list(&path).unwrap().collect::<std::collections::BTreeSet<_>>(),
+            attributes(&path),
             Digest(Sha256::digest(&content).into()),
         );
         tree.insert(name, format!("{line} {}", metadata.ino()));

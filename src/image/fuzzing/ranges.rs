@@ -1,6 +1,7 @@
 //! What is joined out of the answers of HTTP servers.
 
-use crate::image::resume::{Answer, Fit, Verdict, Version, content_range, fit, judge};
+use crate::image::resume::{Answer, Fit, Version, content_range, fit};
+use crate::image::transfer::{Difference, End, Proof, Step, Transfer};
 
 /// Transfers of two versions of a file from servers that break off, ignore ranges, replace the one by the other, and
 /// tell little about which they serve; but a strong entity tag is never that of another version. What is received is
@@ -12,7 +13,7 @@ pub fn ranges(input: &[u8]) {
     let mut bytes = input.iter().copied();
     let mut take = || usize::from(bytes.next().unwrap_or_default());
     let files = files(take(), take(), take());
-    let mut client = Client::default();
+    let mut client = Client::new();
     let mut had = Vec::new();
     for _ in 0..24 {
         let (what, start, cut) = (take(), take(), take());
@@ -30,7 +31,7 @@ pub fn ranges(input: &[u8]) {
         let (answer, body) = match start {
             None => (Answer::Whole(known), file.as_slice()),
             Some(start) if start < file.len() => (Answer::Part { start: start as u64, version: known }, &file[start..]),
-            Some(_) => (Answer::Useless("416: no such range"), &[][..]),
+            Some(_) => (Answer::Useless("answered 416: no such range"), &[][..]),
         };
         let body = &body[..body.len().saturating_sub(cut)];
         fitting(&answer, client.have.len() as u64, file.len() as u64);
@@ -39,7 +40,7 @@ pub fn ranges(input: &[u8]) {
         if client.is_complete() {
             assert!(files.contains(&client.have), "a file was cut: {answer:?}");
             had.push(client.have.len());
-            client = Client::default();
+            client = Client::new();
         }
     }
 }
@@ -71,55 +72,66 @@ impl Told {
     }
 }
 
-/// A transfer under way, as `fetch` keeps it.
-#[derive(Default)]
+/// The transfer that `fetch` keeps, and the bytes that it passed on.
 struct Client {
+    transfer: Transfer,
     have: Vec<u8>,
-    version: Version,
-    origin: Option<usize>,
+    ended: Option<End>,
 }
 
 impl Client {
+    fn new() -> Self {
+        Self { transfer: Transfer::new(Proof::Stream), have: Vec::new(), ended: None }
+    }
+
     fn receive(&mut self, mirror: usize, answer: &Answer, body: &[u8]) {
         let have = self.have.len();
-        match judge(have as u64, &self.version, answer, self.origin == Some(mirror)) {
-            Verdict::Skip(skip) => {
+        assert_eq!(self.transfer.have(), have as u64);
+        self.ended = None;
+        match self.transfer.judge(mirror, answer) {
+            Step::Skip(skip) => {
                 if have > 0 {
                     let Answer::Part { start, version } = answer else { panic!("joined with a whole file unseen") };
+                    let tag = self.transfer.span(mirror, true).and_then(|span| span.strong);
                     assert_eq!(start + skip, have as u64);
-                    assert!(version.etag.is_some() && version.etag == self.version.etag);
+                    assert!(tag.is_some() && version.etag.as_deref() == tag);
                 }
                 self.take(mirror, answer, body, skip as usize);
             }
-            Verdict::Compare(skip) => {
+            Step::Compare(skip) => {
                 assert_eq!(skip, have as u64);
                 if body.len() < have {
                     return;
                 }
                 if !body.starts_with(&self.have) {
-                    *self = Self::default();
-                    return;
+                    return self.differs(mirror, "other bytes");
                 }
                 self.take(mirror, answer, body, have);
             }
-            Verdict::AskWhole(_) => {}
-            Verdict::Restart(_) => *self = Self::default(),
+            Step::AskWhole(_) | Step::Differs(Difference::Doubtful(_)) => {}
+            Step::Differs(Difference::Certain(_)) => *self = Self::new(),
+            Step::Other(..) => panic!("nobody said how long it must be"),
+        }
+    }
+
+    fn differs(&mut self, mirror: usize, why: &'static str) {
+        if let Difference::Certain(_) = self.transfer.differs(mirror, why) {
+            *self = Self::new();
         }
     }
 
     fn take(&mut self, mirror: usize, answer: &Answer, body: &[u8], skip: usize) {
         let Some(news) = body.get(skip..) else { return };
         self.have.extend_from_slice(news);
-        self.version = match answer {
-            Answer::Whole(version) => version.clone(),
-            Answer::Part { version, .. } => Version { total: version.total.or(self.version.total), ..version.clone() },
-            Answer::Useless(_) => return,
-        };
-        self.origin = Some(mirror);
+        self.transfer.adopt(mirror, answer.clone());
+        self.transfer.received(news.len() as u64);
+        self.ended = Some(self.transfer.ended());
     }
 
+    /// Whether the transfer is over, and the length is known by which to tell whether it is whole.
     fn is_complete(&self) -> bool {
-        self.version.total == Some(self.have.len() as u64)
+        assert!(!matches!(self.ended, Some(End::Beyond(_))), "more came than there is");
+        self.ended == Some(End::Complete) && self.transfer.total().is_some()
     }
 }
 

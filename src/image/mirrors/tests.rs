@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use rootstream_lab::faulty::{Request, Server, answer, head};
 
-use super::super::fetch::{Fetched, Proof, Target};
+use super::super::fetch::{Fetched, Target};
 use super::super::halt::Halt;
 use super::super::http::Client;
 use super::super::pipe;
 use super::super::progress::Progress;
 use super::super::range::Piece;
 use super::super::small::{Found, Need};
+use super::super::transfer::Proof;
 use super::super::{Anchors, Resolve, Settings, Sources};
 use super::{Mirrors, Stop};
 use crate::cmdline::Config;
@@ -187,6 +188,51 @@ fn a_small_file_comes_whole_from_whoever_has_it() {
         let urls = [server.url(path)];
         let error = with_mirrors(&urls, |mirrors| mirrors.small(&urls, None, 9, Need::May)).unwrap_err();
         assert!(format!("{error:#}").contains("longer than 9 bytes"), "{error:#}");
+    }
+}
+
+// F21
+#[test]
+fn a_small_file_is_absent_only_where_every_mirror_says_so() {
+    let stumbling = serve(|request, stream| match request.number {
+        0 => answer(stream, "500 Internal Server Error", &[], b""),
+        _ => answer(stream, "200 OK", &[], b"here"),
+    });
+    let none = serve(|request, stream| match request.path.as_str() {
+        "/gone" => answer(stream, "410 Gone", &[], b""),
+        "/secret" => answer(stream, "403 Forbidden", &[], b""),
+        "/elsewhere" => answer(stream, "302 Found", &[("Location", "ftp://m/")], b""),
+        _ => answer(stream, "404 Not Found", &[], b""),
+    });
+    let ask = |urls: &[String]| with_mirrors(urls, |mirrors| mirrors.small(urls, None, 10, Need::May));
+    let found = ask(&[stumbling.url("/f"), none.url("/f")]).unwrap();
+    assert!(matches!(&found, Found::Here(small) if small.bytes == b"here"), "{found:?}");
+    let error = ask(&[none.url("/secret"), none.url("/f")]).unwrap_err();
+    assert!(format!("{error:#}").contains("the server answered 40"), "{error:#}");
+    // At once, where all say so, or cannot say anything.
+    let start = Instant::now();
+    for path in ["/gone", "/elsewhere"] {
+        assert!(matches!(ask(&[none.url(path), none.url("/f")]).unwrap(), Found::Absent(_)), "{path}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn what_was_wrong_with_each_mirror_is_said_in_the_end() {
+    let encodes = serve(|_, stream| answer(stream, "200 OK", &[("Content-Encoding", "br")], b""));
+    let leads_away = serve(|_, stream| answer(stream, "302 Found", &[("Location", "ftp://m/x")], b""));
+    let urls = [encodes.url("/f"), leads_away.url("/f")];
+    with_mirrors(&urls, |mirrors| {
+        mirrors.small(&urls, None, 10, Need::May).unwrap_err();
+        let message = Failure::from_error(&mirrors.small(&urls, None, 10, Need::May).unwrap_err()).to_string();
+        assert!(message.contains(&format!("{}: the server sent Content-Encoding: br", urls[0])), "{message}");
+        assert!(message.contains(&format!("{}: a redirect to ftp://m/x", urls[1])), "{message}");
+    });
+    for (others, text) in [(1, ", 1 more mirror tried"), (2, ", 2 more mirrors tried")] {
+        let urls: Vec<String> = (0..=others).map(|_| gone()).collect();
+        let error = with_patience(&urls, 4, 1, |mirrors| mirrors.small(&urls, None, 10, Need::May)).unwrap_err();
+        let message = Failure::from_error(&error).to_string();
+        assert!(message.contains(text), "{message}");
     }
 }
 
