@@ -37,25 +37,30 @@ pub fn boot(config: &Config, record: &mut Record) -> Result<Ready> {
     let loader = record.step("modules", |_| load_modules(config))?;
 
     stop_before(config, Step::Net);
-    let network = record.step("network", |record| {
+    let mut network = record.step("network", |record| {
         let network = net::bring_up(&config.net).map_err(|error| explain(error, &loader))?;
         record.set_network(&network);
         Ok(network)
     })?;
-    let lease = network.lease.clone();
 
-    let ready = from_image(config, &network, record);
-    // A shell is of more use with the network up; anything else begins from nothing.
-    if ready.is_err() && config.onfail != OnFail::Shell {
-        network.leave().unwrap_or_else(|error| log::warn!("network: {error:#}"));
+    let ready = from_image(config, &mut network, record);
+    match ready {
+        Ok(ready) => {
+            handover::leave_record(Path::new(RUN), record, &network.lease)?;
+            Ok(ready)
+        }
+        Err(error) => {
+            // A shell is of more use with the network up; anything else begins from nothing.
+            if config.onfail != OnFail::Shell {
+                network.leave().unwrap_or_else(|error| log::warn!("network: {error:#}"));
+            }
+            Err(error)
+        }
     }
-    let ready = ready?;
-    handover::leave_record(Path::new(RUN), record, &lease)?;
-    Ok(ready)
 }
 
 /// The part of the boot that has a network.
-fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result<Ready> {
+fn from_image(config: &Config, network: &mut Network, record: &mut Record) -> Result<Ready> {
     stop_before(config, Step::Image);
     let root = record.step("image", |record| {
         let new_root = Path::new(NEW_ROOT);
@@ -72,6 +77,9 @@ fn from_image(config: &Config, network: &Network, record: &mut Record) -> Result
     })?;
 
     record.step("hand-over", |record| {
+        // Stage 2 is told of the lease as it is now.
+        network.settle()?;
+        record.set_network(network);
         let url = root.facts().url.clone();
         let image_arch = handover::check_init(root.path(), &config.init, &url)?;
         handover::check_mount_points(root.path(), &url)?;

@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Lab, lines, ports_and_routes};
-use rootstream::dhcp::wire::{Kind, Message, Op, option};
+use lab::{Lab, lines, ports_and_routes, reply, settings};
+use rootstream::dhcp::wire::{Kind, option};
 use rootstream::failure::Failure;
 use rootstream::net::{ClientId, Settings, bring_up};
 use rootstream_lab::packages::unpacked;
@@ -17,28 +17,6 @@ use rootstream_lab::packages::unpacked;
 const MAC: &str = "52:54:00:ac:10:01";
 const SECOND_MAC: &str = "52:54:00:ac:10:02";
 const NOWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-
-fn settings() -> Settings {
-    Settings {
-        ports: Vec::new(),
-        bootif: None,
-        client_id: ClientId::Mac,
-        carrier: Duration::from_secs(15),
-        dhcp: Duration::from_secs(15),
-        nameservers: Vec::new(),
-    }
-}
-
-/// What a test's server answers with, with the fields of every answer filled in.
-fn reply(kind: Kind, to: &Message, server: [u8; 4], address: [u8; 4]) -> Message {
-    let mut message = Message::request(kind, to.xid, to.chaddr)
-        .with(option::SERVER, server)
-        .with(option::SUBNET_MASK, [255, 255, 255, 0])
-        .with(option::LEASE_TIME, 600_u32.to_be_bytes());
-    message.op = Op::Reply;
-    message.yiaddr = address.into();
-    message
-}
 
 #[test]
 fn dnsmasq_gives_the_address_of_the_mac_with_routes_dns_and_mtu() {
@@ -154,6 +132,108 @@ fn dhcpd_gives_a_fixed_address_and_one_of_the_range() {
         assert!(lines("dhcp: ")[0].ends_with("OFFER 172.16.0.1 from 172.16.0.254, which boots nodes"));
     });
     dhcpd.wait_for_line("DHCPRELEASE of 172.16.0.1 from 52:54:00:ac:10:01");
+}
+
+/// What PXE calls this machine: the servers of sites choose by it.
+fn pxe_architecture() -> u16 {
+    match (cfg!(target_arch = "x86_64"), std::path::Path::new("/sys/firmware/efi").exists()) {
+        (true, false) => 0,
+        (true, true) => 7,
+        (false, _) => 11,
+    }
+}
+
+// F4
+#[test]
+fn dnsmasq_gives_options_by_vendor_class_and_architecture() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let arch = format!("--dhcp-match=set:arch,option:client-arch,{}", pxe_architecture());
+    let dnsmasq = lab.dnsmasq(
+        "srv0",
+        &[
+            "--port=53",
+            "--address=/images.b.cluster.test/172.16.0.254",
+            "--local=/cluster.test/",
+            "--dhcp-range=172.16.0.10,172.16.0.20,255.255.255.0,1h",
+            "--dhcp-vendorclass=set:ours,rootstream",
+            &arch,
+            "--dhcp-option=tag:ours,option:root-path,http://172.16.0.254/images/compute/latest.json",
+            "--dhcp-option=tag:arch,option:mtu,1400",
+            "--dhcp-option=vendor:rootstream,1,172.16.0.9",
+            "--dhcp-option=option:domain-search,a.cluster.test,b.cluster.test",
+            "--dhcp-option=option:dns-server,172.16.0.254",
+            "--dhcp-option=option:log-server,172.16.0.253",
+            "--dhcp-option=option:ntp-server,172.16.0.252",
+            "--dhcp-boot=pxelinux.0,master,172.16.0.251",
+        ],
+    );
+    lab.node(|| {
+        let network = bring_up(&settings()).unwrap();
+        let lease = &network.lease;
+        assert_eq!(lease.root_path.as_deref(), Some("http://172.16.0.254/images/compute/latest.json"));
+        assert_eq!(lease.boot_file.as_deref(), Some("pxelinux.0"));
+        assert_eq!(lease.mtu, Some(1400));
+        // With an END of their own.
+        assert_eq!(lease.vendor, [1, 4, 172, 16, 0, 9, 255]);
+        assert_eq!(lease.search, ["a.cluster.test", "b.cluster.test"]);
+        assert_eq!(lease.log_servers, [Ipv4Addr::new(172, 16, 0, 253)]);
+        assert_eq!(lease.ntp, [Ipv4Addr::new(172, 16, 0, 252)]);
+        let server = SocketAddr::new(IpAddr::from([172, 16, 0, 254]), 80);
+        assert_eq!(network.resolver().resolve("images", 80).unwrap(), [server], "by the second domain of the list");
+        let json = serde_json::to_value(lease).unwrap();
+        assert_eq!((&json["vendor"], &json["renewal"]), (&"0104ac100009ff".into(), &1800.into()));
+        network.leave().unwrap();
+        assert!(lines("dhcp: ")[0].ends_with(", which boots nodes"));
+    });
+    assert!(dnsmasq.count("vendor class: rootstream") > 0);
+}
+
+// F7
+#[test]
+fn dhcpd_gives_options_by_class_and_long_ones_in_pieces() {
+    let program = unpacked("isc-dhcp-server").unwrap().join("usr/sbin/dhcpd");
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let url = format!("http://172.16.0.254/{}/latest.json", "x".repeat(260));
+    let [high, low] = pxe_architecture().to_be_bytes();
+    let configuration = format!(
+        r#"
+        authoritative;
+        default-lease-time 3600;
+        option arch code 93 = unsigned integer 16;
+        class "ours" {{
+          match if option vendor-class-identifier = "rootstream";
+          option vendor-encapsulated-options 01:02:ab:cd;
+          next-server 172.16.0.251;
+          filename "pxelinux.0";
+        }}
+        subnet 172.16.0.0 netmask 255.255.255.0 {{
+          range 172.16.0.200 172.16.0.250;
+          ping-check false;
+          option domain-search "a.cluster.test", "b.cluster.test", "elsewhere.test";
+          option log-servers 172.16.0.253;
+          option root-path "{url}";
+          option dhcp-renewal-time 100;
+          option dhcp-rebinding-time 200;
+          if option arch = {high:02x}:{low:02x} {{ option interface-mtu 1400; }}
+        }}
+        "#
+    );
+    let _dhcpd = lab.dhcpd(&program, "srv0", &configuration);
+    lab.node(move || {
+        let network = bring_up(&settings()).unwrap();
+        let lease = &network.lease;
+        assert_eq!(lease.root_path.as_deref(), Some(url.as_str()));
+        assert_eq!((lease.boot_file.as_deref(), lease.mtu), (Some("pxelinux.0"), Some(1400)));
+        assert_eq!(lease.vendor, [1, 2, 0xab, 0xcd]);
+        // The server writes the names with pointers.
+        assert_eq!(lease.search, ["a.cluster.test", "b.cluster.test", "elsewhere.test"]);
+        assert_eq!(lease.log_servers, [Ipv4Addr::new(172, 16, 0, 253)]);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!((lease.renewal, lease.rebinding, lease.time), (seconds(100), seconds(200), seconds(3600)));
+        network.leave().unwrap();
+    });
 }
 
 // F17

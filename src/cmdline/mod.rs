@@ -124,6 +124,7 @@ impl Default for Config {
                 carrier: Duration::from_secs(60),
                 dhcp: Duration::from_secs(120),
                 nameservers: Vec::new(),
+                fixed: None,
             },
             tmpfs: TmpfsOptions::default(),
             modules: Vec::new(),

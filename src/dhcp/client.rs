@@ -2,6 +2,63 @@
 //!
 //! Time is a `Duration` since some moment of the caller's; the client sees no clock, does no I/O,
 //! and never waits: it says by [`Client::deadline`] when it wants [`Event::Tick`].
+//!
+//! A lease that was had is kept until its end, whatever the state: it is lost by its end, by a NAK of a server that may
+//! say so, by a conflict, and replaced by the next. What begins with carrier depends on it.
+//!
+//! | state | event | actions | next state |
+//! |---|---|---|---|
+//! | NO CARRIER | carrier | DISCOVER | SELECTING |
+//! | NO CARRIER | carrier within 1 s of the last beginning | - | INIT |
+//! | NO CARRIER | carrier, a lease is kept | REQUEST | REBOOTING |
+//! | NO CARRIER | carrier, the address is fixed | INFORM | INFORMING |
+//! | any | carrier lost | - | NO CARRIER |
+//! | INIT | its time | DISCOVER | SELECTING |
+//! | INIT | its time, a lease is kept | REQUEST | REBOOTING |
+//! | SELECTING | OFFER | - | SELECTING |
+//! | SELECTING | OFFER that boots nodes | REQUEST | REQUESTING |
+//! | SELECTING | OFFER that is unusable | - | SELECTING |
+//! | SELECTING | 300 ms after the first OFFER | REQUEST | REQUESTING |
+//! | SELECTING | 4 to 64 s without an OFFER | DISCOVER | SELECTING |
+//! | REQUESTING | ACK | probe | CHECKING |
+//! | REQUESTING | ACK that is unusable | - | INIT |
+//! | REQUESTING | NAK | - | INIT |
+//! | REQUESTING | no answer | REQUEST | REQUESTING |
+//! | REQUESTING | no answer to the third REQUEST | - | INIT |
+//! | CHECKING | 300 ms | announce, bound | BOUND |
+//! | CHECKING | the address is claimed | DECLINE | INIT |
+//! | BOUND | T1 | REQUEST to its server | RENEWING |
+//! | RENEWING | ACK | bound | BOUND |
+//! | RENEWING | ACK that is unusable | - | RENEWING |
+//! | RENEWING | NAK | lost | INIT |
+//! | RENEWING | half of the time to T2, at least 60 s | REQUEST to its server | RENEWING |
+//! | RENEWING | T2 | REQUEST | REBINDING |
+//! | REBINDING | ACK of any server | bound | BOUND |
+//! | REBINDING | NAK of any server | lost | INIT |
+//! | REBINDING | half of the time to the end, at least 60 s | REQUEST | REBINDING |
+//! | REBINDING | the lease's end | lost, DISCOVER | SELECTING |
+//! | REBOOTING | ACK of any server | bound | BOUND |
+//! | REBOOTING | NAK of any server | lost | INIT |
+//! | REBOOTING | no answer | REQUEST | REBOOTING |
+//! | REBOOTING | no answer to the second REQUEST | DISCOVER | SELECTING |
+//! | NO CARRIER | the lease's end | lost | NO CARRIER |
+//! | SELECTING | the lease's end | lost | SELECTING |
+//! | INFORMING | ACK | bound | BOUND |
+//! | INFORMING | no answer | INFORM | INFORMING |
+//! | INFORMING | no answer to the second INFORM | bound | BOUND |
+//! | REQUESTING | leave | RELEASE to its server | NO CARRIER |
+//! | BOUND | leave | RELEASE to its server | NO CARRIER |
+//! | BOUND, the address is fixed | leave | - | NO CARRIER |
+//! | SELECTING | leave | - | NO CARRIER |
+//!
+//! `probe` asks by ARP whether somebody has the address (RFC 5227); `announce` tells everybody that we have it now. What
+//! else comes in a state is ignored and counted. INIT lasts until its time: 10 s after a DECLINE, 1 to 64 s after another
+//! failure.
+
+mod getting;
+mod keeping;
+mod messages;
+mod random;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -12,36 +69,11 @@ use log::Level;
 use super::lease::{Lease, Refusal};
 use super::wire::{Kind, Message, Op, option};
 use super::{Ignored, lease};
+use random::Random;
 
-/// How long further offers are awaited after the first that nothing prefers (F4).
-const COLLECTION: Duration = Duration::from_millis(300);
-/// How often a REQUEST is sent before the client starts again (F6).
-const REQUESTS: u32 = 3;
-const MAX_OFFERS: usize = 8;
 const MAX_SERVERS: usize = 16;
-/// Carrier that comes and goes does not make DISCOVERs faster than this.
-const BETWEEN_DISCOVERS: Duration = Duration::from_secs(1);
-/// What this client tells servers in option 60, and servers can tell it.
-const VENDOR_CLASS: &[u8] = b"rootstream";
-/// The largest message we take: what fits an Ethernet frame, for nothing here joins fragments.
-const MAX_SIZE: u16 = 1472;
-const PARAMETERS: [u8; 15] = [
-    option::SUBNET_MASK,
-    option::CLASSLESS_ROUTES,
-    option::ROUTER,
-    option::DNS,
-    option::HOST_NAME,
-    option::DOMAIN,
-    option::ROOT_PATH,
-    option::MTU,
-    option::NTP,
-    option::LEASE_TIME,
-    option::SERVER,
-    option::RENEWAL_TIME,
-    option::REBINDING_TIME,
-    option::TFTP_SERVER,
-    option::BOOT_FILE,
-];
+/// Carrier that comes and goes does not make the client begin faster than this.
+const BETWEEN_BEGINNINGS: Duration = Duration::from_secs(1);
 
 /// Who the client is.
 #[derive(Clone, Debug)]
@@ -52,6 +84,12 @@ pub struct Identity {
     pub client_id: Option<Vec<u8>>,
     /// The largest MTU that the port can have.
     pub max_mtu: u16,
+    /// Option 93: what the machine and its firmware are, as PXE numbers them.
+    pub arch: Option<u16>,
+    /// Option 97: the machine's UUID as SMBIOS has it.
+    pub uuid: Option<[u8; 16]>,
+    /// The address that the port has, with its prefix length: only options are asked for.
+    pub fixed: Option<(Ipv4Addr, u8)>,
 }
 
 /// What happens to a client.
@@ -65,6 +103,8 @@ pub enum Event<'a> {
     Tick,
     /// A message arrived.
     Received(&'a Message),
+    /// The station with this MAC has the address, or is about to take it.
+    Claimed(Ipv4Addr, [u8; 6]),
     /// The lease is not wanted any more.
     Leave,
 }
@@ -72,16 +112,22 @@ pub enum Event<'a> {
 /// What the caller does for a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Broadcast this, from 0.0.0.0.
+    /// Broadcast this, from its `ciaddr`.
     Broadcast(Message),
-    /// Send this to the server that granted the lease, from the lease's address.
-    Unicast(Message, Lease),
+    /// Send this to this server, from its `ciaddr`.
+    Unicast(Message, Ipv4Addr),
+    /// Ask by ARP who has the address, and tell who claims it.
+    Probe(Ipv4Addr),
+    /// Tell by ARP that the address is ours.
+    Announce(Ipv4Addr),
     /// Log this line.
     Say(Level, String),
     /// The message was of no use.
     Ignore(Ignored),
-    /// The lease is ours.
-    Bound(Lease),
+    /// The lease that [`Client::lease`] has is ours, or ours for longer.
+    Bound,
+    /// The lease is not ours any more.
+    Lost,
 }
 
 /// What a client did and saw, for the message that says why there is no lease.
@@ -103,13 +149,53 @@ struct Offer {
     boots: bool,
 }
 
+/// A lease that is ours.
+#[derive(Clone, Debug)]
+struct Held {
+    lease: Lease,
+    /// When it was asked for: its times count from then.
+    since: Duration,
+    /// How much before T1 it is renewed, so that nodes which booted together do not renew together.
+    early: Duration,
+}
+
+impl Held {
+    fn at(&self, time: Option<Duration>) -> Option<Duration> {
+        time.map(|time| self.since.saturating_add(time))
+    }
+
+    fn renewal(&self) -> Option<Duration> {
+        self.at(self.lease.renewal.map(|renewal| renewal.saturating_sub(self.early)))
+    }
+
+    fn rebinding(&self) -> Option<Duration> {
+        self.at(self.lease.rebinding)
+    }
+
+    fn end(&self) -> Option<Duration> {
+        self.at(self.lease.time)
+    }
+}
+
+/// How often a message was sent, and when it is sent again.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    count: u32,
+    again: Duration,
+}
+
 #[derive(Clone, Debug)]
 enum State {
     NoCarrier,
     Init { at: Duration },
-    Selecting { sent: u32, resend: Duration, choose: Option<Duration>, offers: Vec<Offer> },
-    Requesting { sent: u32, resend: Duration, offer: Offer },
-    Bound(Lease),
+    Selecting { sent: Sent, choose: Option<Duration>, offers: Vec<Offer> },
+    Requesting { sent: Sent, offer: Offer },
+    Checking { until: Duration, lease: Box<Lease>, since: Duration },
+    Bound,
+    Renewing { again: Duration },
+    Rebinding { again: Duration },
+    Rebooting { sent: Sent },
+    Informing { sent: Sent },
 }
 
 /// One port's client.
@@ -118,13 +204,17 @@ pub struct Client {
     identity: Identity,
     random: Random,
     state: State,
+    held: Option<Held>,
     xid: u32,
     /// Of the latest DISCOVER; a REQUEST carries the same, so that relays treat both alike.
     secs: u16,
-    /// When the first DISCOVER was sent: what `secs` counts from.
+    /// When the first message of this try for a lease, or for more time, was sent: what `secs` counts from.
     began: Option<Duration>,
-    last_discover: Option<Duration>,
-    /// NAKs, refused ACKs and unanswered REQUESTs since the last carrier.
+    /// When a DISCOVER, or the first message of INIT-REBOOT or INFORM, was sent last.
+    last_beginning: Option<Duration>,
+    /// When the latest REQUEST was sent.
+    requested: Duration,
+    /// NAKs, refused ACKs and unanswered REQUESTs since the last carrier or lease.
     failures: u32,
     /// The server of the latest failure; any other is preferred.
     failed: Option<Ipv4Addr>,
@@ -139,10 +229,12 @@ impl Client {
             identity,
             random: Random(seed),
             state: State::NoCarrier,
+            held: None,
             xid: 0,
             secs: 0,
             began: None,
-            last_discover: None,
+            last_beginning: None,
+            requested: Duration::ZERO,
             failures: 0,
             failed: None,
             tally: Tally::default(),
@@ -151,17 +243,28 @@ impl Client {
 
     /// When the client wants [`Event::Tick`]; `None` is never.
     pub fn deadline(&self) -> Option<Duration> {
-        match &self.state {
-            State::NoCarrier | State::Bound(_) => None,
+        let held = self.held.as_ref();
+        let state = match &self.state {
+            State::NoCarrier => None,
             State::Init { at } => Some(*at),
-            State::Selecting { resend, choose, .. } => Some(choose.unwrap_or(*resend)),
-            State::Requesting { resend, .. } => Some(*resend),
-        }
+            State::Selecting { sent, choose, .. } => Some(choose.unwrap_or(sent.again)),
+            State::Requesting { sent, .. } | State::Rebooting { sent } | State::Informing { sent } => Some(sent.again),
+            State::Checking { until, .. } => Some(*until),
+            State::Bound => held.and_then(Held::renewal),
+            State::Renewing { again } => held.and_then(Held::rebinding).map(|rebinding| rebinding.min(*again)),
+            State::Rebinding { again } => Some(*again),
+        };
+        state.into_iter().chain(held.and_then(Held::end)).min()
     }
 
     /// What it did and saw so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// The lease that is ours now.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.held.as_ref().map(|held| &held.lease)
     }
 
     /// Takes an event at the time `now`.
@@ -175,6 +278,7 @@ impl Client {
             Event::Tick if self.deadline().is_some_and(|at| at <= now) => self.tick(now),
             Event::Tick => Vec::new(),
             Event::Received(message) => self.received(message, now),
+            Event::Claimed(address, by) => self.claimed(address, by, now),
             Event::Leave => self.leave(),
         }
     }
@@ -184,34 +288,57 @@ impl Client {
             return Vec::new();
         }
         self.failures = 0;
-        match self.last_discover.map(|last| last + BETWEEN_DISCOVERS) {
+        match self.last_beginning.map(|last| last + BETWEEN_BEGINNINGS) {
             Some(at) if at > now => {
                 self.state = State::Init { at };
                 Vec::new()
             }
-            _ => self.discover(0, now),
+            _ => self.begin(now),
+        }
+    }
+
+    fn begin(&mut self, now: Duration) -> Vec<Action> {
+        if self.identity.fixed.is_some() {
+            self.inform(0, now)
+        } else if self.held.is_some() {
+            self.reboot(0, now)
+        } else {
+            self.discover(0, now)
         }
     }
 
     fn tick(&mut self, now: Duration) -> Vec<Action> {
+        if self.held.as_ref().and_then(Held::end).is_some_and(|end| end <= now) {
+            return self.run_out(now);
+        }
         match &mut self.state {
-            State::NoCarrier | State::Bound(_) => Vec::new(),
-            State::Init { .. } => self.discover(0, now),
+            State::NoCarrier => Vec::new(),
+            State::Init { .. } => self.begin(now),
             State::Selecting { choose: None, sent, .. } => {
-                let sent = *sent;
-                self.discover(sent, now)
+                let count = sent.count;
+                self.discover(count, now)
             }
             State::Selecting { offers, .. } => {
                 let offers = std::mem::take(offers);
                 self.choose(offers, now)
             }
-            State::Requesting { sent, offer, .. } => {
-                let (sent, offer) = (*sent, offer.clone());
-                if sent < REQUESTS {
-                    return self.request(sent, offer, now);
-                }
-                let why = format!("no answer from {} to {sent} REQUESTs", offer.server);
-                self.start_again(offer.server, &why, now)
+            State::Requesting { sent, offer } => {
+                let (count, offer) = (sent.count, offer.clone());
+                self.unanswered(count, offer, now)
+            }
+            State::Checking { lease, since, .. } => {
+                let (lease, since) = (lease.as_ref().clone(), *since);
+                self.checked(lease, since)
+            }
+            State::Bound | State::Renewing { .. } => self.renew(now),
+            State::Rebinding { .. } => self.rebind(now),
+            State::Rebooting { sent } => {
+                let count = sent.count;
+                self.reboot(count, now)
+            }
+            State::Informing { sent } => {
+                let count = sent.count;
+                self.inform(count, now)
             }
         }
     }
@@ -220,79 +347,40 @@ impl Client {
         if message.op != Op::Reply {
             return vec![Action::Ignore(Ignored::NotDhcp)];
         }
-        if message.xid != self.xid || message.chaddr != self.identity.mac {
+        let theirs = message.options.get(&option::CLIENT_ID);
+        // Ports that share a MAC are told apart by their ids, which servers repeat (RFC 6842).
+        if message.xid != self.xid
+            || message.chaddr != self.identity.mac
+            || theirs.is_some_and(|id| Some(id) != self.identity.client_id.as_ref())
+        {
             return vec![Action::Ignore(Ignored::OtherClient)];
         }
         let server = message.address(option::SERVER);
         let new = server.filter(|_| self.tally.servers.len() < MAX_SERVERS).filter(|s| self.tally.servers.insert(*s));
-        match (&self.state, message.kind) {
-            (State::Selecting { .. }, Kind::Offer) => self.offered(message, now),
-            (State::Requesting { offer, .. }, Kind::Ack) if server == Some(offer.server) => {
-                self.acknowledged(message, now)
+        let expected = match &self.state {
+            State::Requesting { offer, .. } => Some(offer.server),
+            State::Renewing { .. } => self.lease().map(|lease| lease.server),
+            _ => server,
+        };
+        let from = server.filter(|_| server == expected);
+        match (&self.state, message.kind, from) {
+            // One without a server's name is refused, with that reason.
+            (State::Selecting { .. }, Kind::Offer, _) => self.offered(message, now),
+            (State::Requesting { .. }, Kind::Ack, Some(server)) => self.acknowledged(message, server, now),
+            (State::Requesting { .. }, Kind::Nak, Some(server)) => self.start_again(server, &nak(message, server), now),
+            (State::Informing { .. }, Kind::Ack, Some(_)) => self.informed(message, now),
+            (State::Renewing { .. } | State::Rebinding { .. } | State::Rebooting { .. }, Kind::Ack, Some(_)) => {
+                self.renewed(message)
             }
-            (State::Requesting { offer, .. }, Kind::Nak) if server == Some(offer.server) => {
-                let server = offer.server;
-                let said = message.text(option::TEXT).map(|text| format!(" ({})", lease::shown(&text)));
-                self.start_again(server, &format!("NAK from {server}{}", said.unwrap_or_default()), now)
+            (State::Renewing { .. } | State::Rebinding { .. } | State::Rebooting { .. }, Kind::Nak, Some(server)) => {
+                let mut actions = self.lose("taken back by its server");
+                actions.extend(self.start_again(server, &nak(message, server), now));
+                actions
             }
             // A second server is worth a line, once.
-            (_, kind) => {
+            (_, kind, _) => {
                 let line = |server| Action::Say(Level::Info, format!("{kind} from {server} too, not taken"));
                 new.map(line).into_iter().chain([Action::Ignore(Ignored::Unexpected)]).collect()
-            }
-        }
-    }
-
-    fn offered(&mut self, message: &Message, now: Duration) -> Vec<Action> {
-        let lease = match Lease::from_message(message, self.identity.max_mtu) {
-            Ok((lease, _)) => lease,
-            Err(refusal) => return vec![self.refuse("OFFER", message, &refusal)],
-        };
-        let offer = Offer { address: lease.address, server: lease.server, boots: boots_nodes(message) };
-        let State::Selecting { offers, choose, .. } = &mut self.state else { return Vec::new() };
-        if offers.len() == MAX_OFFERS || offers.iter().any(|known| known.server == offer.server) {
-            return vec![Action::Ignore(Ignored::Unexpected)];
-        }
-        let what = if offer.boots { ", which boots nodes" } else { "" };
-        let line = format!("OFFER {} from {}{what}", offer.address, offer.server);
-        let at_once = offer.boots && self.failed != Some(offer.server);
-        choose.get_or_insert(now + COLLECTION);
-        offers.push(offer);
-        let mut actions = vec![Action::Say(Level::Info, line)];
-        if at_once {
-            let offers = std::mem::take(offers);
-            actions.extend(self.choose(offers, now));
-        }
-        actions
-    }
-
-    /// Requests the best offer: not of the server that failed last, of one that boots nodes, the first.
-    fn choose(&mut self, offers: Vec<Offer>, now: Duration) -> Vec<Action> {
-        let failed = self.failed;
-        let best = offers.into_iter().min_by_key(|offer| (failed == Some(offer.server), !offer.boots));
-        match best {
-            Some(offer) => self.request(0, offer, now),
-            None => self.discover(0, now),
-        }
-    }
-
-    fn acknowledged(&mut self, message: &Message, now: Duration) -> Vec<Action> {
-        match Lease::from_message(message, self.identity.max_mtu) {
-            Ok((lease, notes)) => {
-                let time = lease.time.map_or("ever".to_owned(), |time| format!("{} s", time.as_secs()));
-                let line = format!("lease {}/{} from {} for {time}", lease.address, lease.prefix, lease.server);
-                let mut actions = vec![Action::Say(Level::Info, line)];
-                actions.extend(notes.into_iter().map(|note| Action::Say(Level::Warn, note)));
-                actions.push(Action::Bound(lease.clone()));
-                self.state = State::Bound(lease);
-                actions
-            }
-            Err(refusal) => {
-                let mut actions = vec![self.refuse("ACK", message, &refusal)];
-                if let Some(server) = message.address(option::SERVER) {
-                    actions.extend(self.start_again(server, &format!("unusable ACK from {server}"), now));
-                }
-                actions
             }
         }
     }
@@ -307,101 +395,38 @@ impl Client {
         Action::Say(Level::Warn, line)
     }
 
-    fn leave(&mut self) -> Vec<Action> {
-        let State::Bound(lease) = std::mem::replace(&mut self.state, State::NoCarrier) else { return Vec::new() };
-        let mut message = Message::request(Kind::Release, self.random.bits(), self.identity.mac)
-            .with(option::SERVER, lease.server.octets());
-        message.ciaddr = lease.address;
-        if let Some(id) = &self.identity.client_id {
-            message = message.with(option::CLIENT_ID, id.clone());
-        }
-        let line = format!("RELEASE of {} sent to {}", lease.address, lease.server);
-        vec![Action::Unicast(message, lease), Action::Say(Level::Info, line)]
-    }
-
-    fn discover(&mut self, sent: u32, now: Duration) -> Vec<Action> {
-        if sent == 0 {
-            self.xid = self.random.bits();
-        }
-        let wait = self.backoff(sent);
-        self.state = State::Selecting { sent: sent + 1, resend: now + wait, choose: None, offers: Vec::new() };
-        let elapsed = now.saturating_sub(*self.began.get_or_insert(now));
-        self.secs = u16::try_from(elapsed.as_secs()).unwrap_or(u16::MAX);
-        self.last_discover = Some(now);
-        self.tally.discovers += 1;
-        let line = format!("DISCOVER {} sent, the next in {:.1} s", sent + 1, wait.as_secs_f32());
-        vec![Action::Broadcast(self.message(Kind::Discover)), Action::Say(Level::Info, line)]
-    }
-
-    fn request(&mut self, sent: u32, offer: Offer, now: Duration) -> Vec<Action> {
-        let wait = self.backoff(sent);
-        let message = self
-            .message(Kind::Request)
-            .with(option::REQUESTED_ADDRESS, offer.address.octets())
-            .with(option::SERVER, offer.server.octets());
-        let line = format!("REQUEST {} for {} sent to {}", sent + 1, offer.address, offer.server);
-        self.state = State::Requesting { sent: sent + 1, resend: now + wait, offer };
-        vec![Action::Broadcast(message), Action::Say(Level::Info, line)]
-    }
-
     fn start_again(&mut self, server: Ipv4Addr, why: &str, now: Duration) -> Vec<Action> {
         // 1, 2, 4 ... 64 s, less up to half: a server that always says NAK is not hammered.
         let delay = Duration::from_secs(1 << self.failures.min(6)).mul_f64(1.0 - self.random.unit() / 2.0);
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         self.failed = Some(server);
+        self.pause(delay, why, now)
+    }
+
+    fn pause(&mut self, delay: Duration, why: &str, now: Duration) -> Vec<Action> {
         self.tally.refused = Some(why.to_owned());
         self.state = State::Init { at: now + delay };
         vec![Action::Say(Level::Warn, format!("{why}; starting again in {:.1} s", delay.as_secs_f32()))]
     }
 
-    /// RFC 2131 section 4.1: 4, 8, 16, 32, 64, 64 ... s, each one second more or less.
-    fn backoff(&mut self, sent: u32) -> Duration {
-        Duration::from_secs(4 << sent.min(4)) - Duration::from_secs(1)
-            + Duration::from_secs(2).mul_f64(self.random.unit())
-    }
-
-    fn message(&self, kind: Kind) -> Message {
-        let mut message = Message::request(kind, self.xid, self.identity.mac)
-            .with(option::MAX_SIZE, MAX_SIZE.to_be_bytes())
-            .with(option::VENDOR_CLASS, VENDOR_CLASS)
-            .with(option::PARAMETERS, PARAMETERS);
-        if let Some(id) = &self.identity.client_id {
-            message = message.with(option::CLIENT_ID, id.clone());
-        }
-        message.secs = self.secs;
-        message
+    /// Gives back what a server granted, or is about to.
+    fn leave(&mut self) -> Vec<Action> {
+        let held = self.held.take();
+        let granted = match std::mem::replace(&mut self.state, State::NoCarrier) {
+            // The ACK may be on its way.
+            State::Requesting { offer, .. } => Some((offer.address, offer.server)),
+            State::Checking { lease, .. } => Some((lease.address, lease.server)),
+            _ => held.filter(|_| self.identity.fixed.is_none()).map(|held| (held.lease.address, held.lease.server)),
+        };
+        let Some((address, server)) = granted else { return Vec::new() };
+        let line = format!("RELEASE of {address} sent to {server}");
+        vec![Action::Unicast(self.release(address, server), server), Action::Say(Level::Info, line)]
     }
 }
 
-/// A server that names something to boot, or our vendor class, is more likely the site's own than
-/// a stray one.
-fn boots_nodes(offer: &Message) -> bool {
-    !offer.file.is_empty()
-        || offer.options.contains_key(&option::ROOT_PATH)
-        || offer.options.get(&option::VENDOR_CLASS).is_some_and(|class| class.as_slice() == VENDOR_CLASS)
-}
-
-/// SplitMix64: enough to tell transactions apart and to spread retransmissions.
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn bits(&mut self) -> u32 {
-        u32::try_from(self.next() >> 32).unwrap_or_default()
-    }
-
-    /// From 0 up to, not including, 1.
-    fn unit(&mut self) -> f64 {
-        f64::from(self.bits()) / f64::from(u32::MAX).next_up()
-    }
+fn nak(message: &Message, server: Ipv4Addr) -> String {
+    let said = message.text(option::TEXT).map(|text| format!(" ({})", lease::shown(&text)));
+    format!("NAK from {server}{}", said.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::search;
 use super::wire::{Message, option};
 
-/// Shorter leases would be renewed without end.
-const SHORTEST: Duration = Duration::from_secs(60);
+/// As little as a server can mean: one of 0 s or 1 s would be renewed without end.
+const SHORTEST: Duration = Duration::from_secs(5);
+/// The same for the time until the first renewal.
+const SHORTEST_RENEWAL: Duration = Duration::from_secs(2);
 /// What RFC 2131 section 3.3 calls infinite.
 const INFINITE: u32 = u32::MAX;
 /// Below this IPv4 does not work (RFC 791).
@@ -32,23 +35,44 @@ pub struct Lease {
     pub dns: Vec<Ipv4Addr>,
     /// Domain name (option 15).
     pub domain: Option<String>,
+    /// Domains that complete short names, in order (option 119).
+    pub search: Vec<String>,
     /// Host name (option 12).
     pub hostname: Option<String>,
     /// Interface MTU (option 26).
     pub mtu: Option<u16>,
     /// NTP servers (option 42).
     pub ntp: Vec<Ipv4Addr>,
+    /// Log servers (option 7).
+    pub log_servers: Vec<Ipv4Addr>,
     /// Root path (option 17).
     pub root_path: Option<String>,
     /// Boot file (option 67, or the message's own field).
     pub boot_file: Option<String>,
+    /// What only the site's own programs understand (option 43), as it came. In hexadecimal, when serialized.
+    #[serde(serialize_with = "in_hexadecimal")]
+    pub vendor: Vec<u8>,
     /// Lease time; `None` is infinite. In seconds, when serialized.
     #[serde(serialize_with = "in_seconds")]
     pub time: Option<Duration>,
+    /// When it is renewed with its own server (T1, option 58), and when with any (T2, option 59), both from when it was
+    /// granted and `renewal` < `rebinding` < `time`. In seconds, when serialized.
+    #[serde(serialize_with = "in_seconds")]
+    pub renewal: Option<Duration>,
+    /// See `renewal`.
+    #[serde(serialize_with = "in_seconds")]
+    pub rebinding: Option<Duration>,
+    /// When it was granted or last renewed, from the kernel's start. In seconds, when serialized.
+    #[serde(serialize_with = "in_seconds")]
+    pub granted: Option<Duration>,
 }
 
 fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(|time| time.as_secs()).serialize(serializer)
+}
+
+fn in_hexadecimal<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().serialize(serializer)
 }
 
 /// Why an offer cannot be used at all.
@@ -64,6 +88,8 @@ pub enum Refusal {
     Router(Ipv4Addr, Ipv4Addr, u8),
     /// No option 54, so it cannot be asked for.
     NoServer,
+    /// Another address than the one that more time was asked for.
+    OtherAddress(Ipv4Addr, Ipv4Addr),
 }
 
 impl fmt::Display for Refusal {
@@ -78,6 +104,7 @@ impl fmt::Display for Refusal {
                 write!(f, "router {router} is not on the subnet of {address}/{prefix}")
             }
             Self::NoServer => write!(f, "no server identifier"),
+            Self::OtherAddress(address, held) => write!(f, "{address} instead of {held}, which was asked for"),
         }
     }
 }
@@ -112,18 +139,55 @@ impl Lease {
             None => default_route(&message.addresses(option::ROUTER), address, prefix)?,
         };
         let hosts = |code| message.addresses(code).into_iter().filter(|a| is_host(*a)).collect::<Vec<_>>();
-        let dns = hosts(option::DNS);
-        let ntp = hosts(option::NTP);
-        let domain = name(message, option::DOMAIN, "domain", &mut notes);
-        let hostname = name(message, option::HOST_NAME, "host name", &mut notes);
-        let mtu = mtu(message, max_mtu, &mut notes);
-        let time = time(message, &mut notes);
+        let mut lease = Self::new(address, prefix, server);
+        lease.routes = routes;
+        lease.dns = hosts(option::DNS);
+        lease.ntp = hosts(option::NTP);
+        lease.log_servers = hosts(option::LOG_SERVERS);
+        lease.domain = name(message, option::DOMAIN, "domain", &mut notes);
+        lease.search = search_list(message, &mut notes);
+        lease.hostname = name(message, option::HOST_NAME, "host name", &mut notes);
+        lease.mtu = mtu(message, max_mtu, &mut notes);
         let root_path = message.options.get(&option::ROOT_PATH);
-        let root_path = root_path.and_then(|bytes| path(bytes, "root path", &mut notes));
-        let boot_file = path(&message.file, "boot file", &mut notes);
-        let lease =
-            Self { address, prefix, server, routes, dns, domain, hostname, mtu, ntp, root_path, boot_file, time };
+        lease.root_path = root_path.and_then(|bytes| path(bytes, "root path", &mut notes));
+        lease.boot_file = path(&message.file, "boot file", &mut notes);
+        lease.vendor = message.options.get(&option::VENDOR).cloned().unwrap_or_default();
+        lease.time = time(message, &mut notes);
+        if let Some(time) = lease.time {
+            let (renewal, rebinding) = renewals(message, time, &mut notes);
+            (lease.renewal, lease.rebinding) = (Some(renewal), Some(rebinding));
+        }
         Ok((lease, notes))
+    }
+
+    /// A lease for ever that says nothing but the address.
+    pub fn new(address: Ipv4Addr, prefix: u8, server: Ipv4Addr) -> Self {
+        Self {
+            address,
+            prefix,
+            server,
+            routes: Vec::new(),
+            dns: Vec::new(),
+            domain: None,
+            search: Vec::new(),
+            hostname: None,
+            mtu: None,
+            ntp: Vec::new(),
+            log_servers: Vec::new(),
+            root_path: None,
+            boot_file: None,
+            vendor: Vec::new(),
+            time: None,
+            renewal: None,
+            rebinding: None,
+            granted: None,
+        }
+    }
+
+    /// What completes short names: the search list, or without one the domain.
+    pub fn search_list(&self) -> Vec<&str> {
+        let list = self.search.iter().map(String::as_str);
+        if self.search.is_empty() { self.domain.as_deref().into_iter().collect() } else { list.collect() }
     }
 }
 
@@ -217,14 +281,33 @@ fn classless_routes(
 /// A name of letters, digits, `.`, `-` and `_`, as it may go into files and commands.
 fn name(message: &Message, code: u8, what: &str, notes: &mut Vec<String>) -> Option<String> {
     let name = message.text(code)?;
-    let fits = name.len() <= LONGEST_NAME
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
-    if fits {
+    if is_name(&name) {
         return Some(name);
     }
     notes.push(format!("{what} of {} bytes dropped: \"{}\"", name.len(), shown(&name)));
     None
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= LONGEST_NAME
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
+}
+
+fn search_list(message: &Message, notes: &mut Vec<String>) -> Vec<String> {
+    let bytes = message.options.get(&option::SEARCH).map(Vec::as_slice).unwrap_or_default();
+    let (mut names, broken) = search::parse(bytes);
+    if broken {
+        notes.push(format!("domain search list of {} bytes is broken after {} names", bytes.len(), names.len()));
+    }
+    names.retain(|name| {
+        let fits = is_name(name);
+        if !fits {
+            notes.push(format!("search domain of {} bytes dropped: \"{}\"", name.len(), shown(name)));
+        }
+        fits
+    });
+    names
 }
 
 /// The name of something to boot, without the NULs that some servers end it with: printable and without spaces.
@@ -266,157 +349,31 @@ fn time(message: &Message, notes: &mut Vec<String>) -> Option<Duration> {
     Some(time.max(SHORTEST))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::wire::{Kind, Op};
-    use super::*;
-
-    fn offer() -> Message {
-        let mut message = Message::request(Kind::Offer, 7, [2, 0, 0, 0, 0, 1])
-            .with(option::SERVER, [10, 1, 0, 254])
-            .with(option::SUBNET_MASK, [255, 255, 255, 0])
-            .with(option::LEASE_TIME, 3600_u32.to_be_bytes());
-        message.op = Op::Reply;
-        message.yiaddr = Ipv4Addr::new(10, 1, 0, 5);
-        message
+/// T1 and T2: what the server says where it makes sense, else a half and seven eighths of the lease (RFC 2131 section
+/// 4.4.5).
+fn renewals(message: &Message, time: Duration, notes: &mut Vec<String>) -> (Duration, Duration) {
+    let said = |code| message.fixed(code).map(|bytes| Duration::from_secs(u32::from_be_bytes(bytes).into()));
+    let usual = (time / 2, time * 7 / 8);
+    let (renewal, rebinding) = (said(option::RENEWAL_TIME), said(option::REBINDING_TIME));
+    // One of them alone may not fit the other's usual value.
+    let given = match (renewal, rebinding) {
+        (None, None) => return usual,
+        (Some(renewal), Some(rebinding)) => (renewal, rebinding),
+        (Some(renewal), None) => (renewal, usual.1.max((renewal + time) / 2)),
+        (None, Some(rebinding)) => (usual.0.min(rebinding / 2), rebinding),
+    };
+    if SHORTEST_RENEWAL <= given.0 && given.0 < given.1 && given.1 < time {
+        return given;
     }
-
-    fn check(message: &Message) -> (Lease, Vec<String>) {
-        Lease::from_message(message, 1500).unwrap()
-    }
-
-    #[test]
-    fn a_plain_offer_is_taken_as_it_is() {
-        let message = offer()
-            .with(option::ROUTER, [10, 1, 0, 254])
-            .with(option::DNS, [10, 1, 0, 254, 10, 1, 0, 253])
-            .with(option::HOST_NAME, *b"n1\0")
-            .with(option::DOMAIN, *b"cluster.example")
-            .with(option::MTU, [5, 120]);
-        let (lease, notes) = check(&message);
-        assert_eq!(notes, Vec::<String>::new());
-        assert_eq!((lease.address, lease.prefix), (Ipv4Addr::new(10, 1, 0, 5), 24));
-        assert_eq!(lease.routes, [(Ipv4Addr::UNSPECIFIED, 0, Ipv4Addr::new(10, 1, 0, 254))]);
-        assert_eq!(lease.dns.len(), 2);
-        assert_eq!(lease.hostname.as_deref(), Some("n1"));
-        assert_eq!(lease.domain.as_deref(), Some("cluster.example"));
-        assert_eq!(lease.mtu, Some(1400));
-        assert_eq!(lease.time, Some(Duration::from_secs(3600)));
-        assert_eq!(serde_json::to_value(&lease).unwrap()["time"], 3600);
-    }
-
-    // F9
-    #[test]
-    fn unusable_addresses_masks_and_routers_are_refused() {
-        for address in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "127.0.0.1", "0.1.2.3", "240.0.0.1"] {
-            let mut message = offer();
-            message.yiaddr = address.parse().unwrap();
-            assert_eq!(Lease::from_message(&message, 1500), Err(Refusal::Address(message.yiaddr)), "{address}");
-        }
-        for address in ["10.1.0.0", "10.1.0.255"] {
-            let mut message = offer();
-            message.yiaddr = address.parse().unwrap();
-            assert_eq!(Lease::from_message(&message, 1500), Err(Refusal::SubnetAddress(message.yiaddr, 24)));
-        }
-        for mask in [[255, 0, 255, 0], [0, 0, 0, 0], [0, 255, 255, 255]] {
-            let refusal = Lease::from_message(&offer().with(option::SUBNET_MASK, mask), 1500).unwrap_err();
-            assert_eq!(refusal, Refusal::Mask(mask.into()));
-        }
-        let refusal = Lease::from_message(&offer().with(option::ROUTER, [10, 2, 0, 1]), 1500).unwrap_err();
-        assert_eq!(refusal.to_string(), "router 10.2.0.1 is not on the subnet of 10.1.0.5/24");
-        let mut message = offer();
-        message.options.remove(&option::SERVER);
-        assert_eq!(Lease::from_message(&message, 1500), Err(Refusal::NoServer));
-    }
-
-    // F9
-    #[test]
-    fn the_first_router_on_the_subnet_is_used() {
-        let (lease, _) = check(&offer().with(option::ROUTER, [10, 2, 0, 1, 10, 1, 0, 1]));
-        assert_eq!(lease.routes, [(Ipv4Addr::UNSPECIFIED, 0, Ipv4Addr::new(10, 1, 0, 1))]);
-    }
-
-    // F8
-    #[test]
-    fn classless_routes_replace_the_router() {
-        let routes = [
-            24, 10, 9, 8, 10, 1, 0, 1, // fine
-            33, 1, 2, 3, 4, 5, 10, 1, 0, 1, // a prefix of 33 bits
-            8, 11, 10, 2, 0, 1, // off the link
-            32, 169, 254, 1, 1, 0, 0, 0, 0, // on the link
-            0, 169, 254, 1, 1, // through the one before
-        ];
-        let (lease, notes) = check(&offer().with(option::ROUTER, [10, 1, 0, 254]).with(121, routes));
-        let gateway = Ipv4Addr::new(169, 254, 1, 1);
-        assert_eq!(
-            lease.routes,
-            [
-                (Ipv4Addr::new(10, 9, 8, 0), 24, Ipv4Addr::new(10, 1, 0, 1)),
-                (gateway, 32, Ipv4Addr::UNSPECIFIED),
-                (Ipv4Addr::UNSPECIFIED, 0, gateway),
-            ]
-        );
-        assert_eq!(notes.len(), 2, "{notes:?}");
-    }
-
-    // F8
-    #[test]
-    fn classless_routes_cut_short_end_there() {
-        for length in 1..8 {
-            let routes = [24, 10, 9, 8, 10, 1, 0, 1];
-            let (lease, notes) = check(&offer().with(121, &routes[..length]));
-            assert!(lease.routes.is_empty());
-            assert_eq!(notes, ["classless routes cut short"]);
-        }
-    }
-
-    // F11
-    #[test]
-    fn lease_times_are_clamped() {
-        let minute = Some(Duration::from_secs(60));
-        let hour = Some(Duration::from_secs(3600));
-        for (seconds, time) in [(0, minute), (1, minute), (59, minute), (3600, hour), (u32::MAX, None)] {
-            let (lease, _) = check(&offer().with(option::LEASE_TIME, seconds.to_be_bytes()));
-            assert_eq!(lease.time, time, "{seconds}");
-        }
-    }
-
-    // F12
-    #[test]
-    fn mtus_are_ignored_or_clamped() {
-        for (given, taken) in [(0_u16, None), (575, None), (576, Some(576)), (1500, Some(1500)), (9000, Some(1500))] {
-            let (lease, notes) = check(&offer().with(option::MTU, given.to_be_bytes()));
-            assert_eq!(lease.mtu, taken);
-            assert_eq!(notes.is_empty(), taken == Some(given), "{notes:?}");
-        }
-    }
-
-    #[test]
-    fn what_to_boot_is_kept_as_text() {
-        let url = "http://m/images/c/latest.json";
-        let mut message = offer().with(option::ROOT_PATH, [url.as_bytes(), b"\0"].concat());
-        message.file = b"pxelinux.0".to_vec();
-        let (lease, notes) = check(&message);
-        assert_eq!((lease.root_path.as_deref(), lease.boot_file.as_deref()), (Some(url), Some("pxelinux.0")));
-        assert!(notes.is_empty(), "{notes:?}");
-        for odd in [&b"http://m/a b"[..], b"http://m/\n", b"http://m/\xff", b"a\0b"] {
-            message.file = odd.to_vec();
-            let (lease, notes) = check(&message.clone().with(option::ROOT_PATH, odd));
-            assert_eq!((lease.root_path, lease.boot_file), (None, None));
-            assert_eq!(notes.len(), 2);
-        }
-        assert_eq!(check(&offer().with(option::ROOT_PATH, [0])).0.root_path, None);
-    }
-
-    // F16
-    #[test]
-    fn names_that_could_do_harm_are_dropped() {
-        let long = vec![b'a'; 256];
-        for name in [&b"n1;reboot"[..], b"$(id)", b"a\0b", b"-rf", b"..", b"a b", b"n\xff", &long] {
-            let (lease, notes) = check(&offer().with(option::HOST_NAME, name).with(option::DOMAIN, name));
-            assert_eq!((lease.hostname, lease.domain), (None, None), "{name:?}");
-            assert_eq!(notes.len(), 2);
-            assert!(notes.iter().all(|note| note.len() < 300 && note.is_ascii()), "{notes:?}");
-        }
-    }
+    let shown = |said: Option<Duration>| said.map_or("none".to_owned(), |said| format!("{} s", said.as_secs()));
+    notes.push(format!(
+        "renewal times ignored (T1 {}, T2 {}): they do not fit a lease of {} s",
+        shown(renewal),
+        shown(rebinding),
+        time.as_secs()
+    ));
+    usual
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,14 @@
 //! - [`wire`]: the message and its options (RFC 2131, 2132, 3396).
 //! - [`client`]: the client's states; events in, actions out.
 //! - [`lease`]: what a server grants, checked and clamped (RFC 3442 for its routes).
+//! - `search`: the domain search list (RFC 3397).
 
 pub mod client;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod lease;
+mod search;
 pub mod wire;
 
 pub use lease::Lease;

@@ -23,11 +23,13 @@ pub mod option {
     pub const SUBNET_MASK: u8 = 1;
     pub const ROUTER: u8 = 3;
     pub const DNS: u8 = 6;
+    pub const LOG_SERVERS: u8 = 7;
     pub const HOST_NAME: u8 = 12;
     pub const DOMAIN: u8 = 15;
     pub const ROOT_PATH: u8 = 17;
     pub const MTU: u8 = 26;
     pub const NTP: u8 = 42;
+    pub const VENDOR: u8 = 43;
     pub const REQUESTED_ADDRESS: u8 = 50;
     pub const LEASE_TIME: u8 = 51;
     pub const OVERLOAD: u8 = 52;
@@ -42,6 +44,11 @@ pub mod option {
     pub const CLIENT_ID: u8 = 61;
     pub const TFTP_SERVER: u8 = 66;
     pub const BOOT_FILE: u8 = 67;
+    /// RFC 4578, as the next.
+    pub const CLIENT_ARCH: u8 = 93;
+    pub const CLIENT_UUID: u8 = 97;
+    /// RFC 3397.
+    pub const SEARCH: u8 = 119;
     /// RFC 3442.
     pub const CLASSLESS_ROUTES: u8 = 121;
     pub const END: u8 = 255;

@@ -41,8 +41,9 @@ fn is_open(path: &Path) -> bool {
 
 fn resolv_conf(lease: &Lease) -> String {
     let mut text = String::new();
-    if let Some(domain) = &lease.domain {
-        let _ = writeln!(text, "search {domain}");
+    let search = lease.search_list();
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
     }
     for server in &lease.dns {
         let _ = writeln!(text, "nameserver {server}");
@@ -76,18 +77,10 @@ mod tests {
 
     fn lease() -> Lease {
         Lease {
-            address: Ipv4Addr::new(172, 16, 0, 1),
-            prefix: 24,
-            server: Ipv4Addr::new(172, 16, 0, 254),
-            routes: Vec::new(),
             dns: vec![Ipv4Addr::new(172, 16, 0, 254)],
             domain: Some("cluster".to_owned()),
             hostname: Some("n1".to_owned()),
-            mtu: None,
-            ntp: Vec::new(),
-            root_path: None,
-            boot_file: None,
-            time: None,
+            ..Lease::new(Ipv4Addr::new(172, 16, 0, 1), 24, Ipv4Addr::new(172, 16, 0, 254))
         }
     }
 

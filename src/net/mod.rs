@@ -3,16 +3,23 @@
 //! - `link`: ports, addresses and routes, by rtnetlink.
 //! - `mac`: MAC addresses as people write them.
 //! - `packet`: raw sockets that see DHCP replies.
-//! - `port`: one port with its socket and DHCP client.
+//! - `arp`: whether somebody has an address already.
+//! - `firmware`: what servers are told of the machine.
+//! - `port`: one port with its sockets and DHCP client.
+//! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
 //! - `race`: carrier and DHCP on all ports at once, until one has a lease.
 //! - `verdict`: why none has.
 //! - `configure`: the lease's address, routes and MTU.
+//! - `keep`: renewal of the lease while the image comes.
 //! - `resolve`: host names, by the lease's servers.
 //! - [`namespace`]: whether this is the machine's own network.
 
+mod arp;
 mod choose;
 mod configure;
+mod firmware;
+mod keep;
 mod link;
 mod mac;
 pub mod namespace;
@@ -21,8 +28,9 @@ mod port;
 mod race;
 mod resolve;
 mod verdict;
+mod wait;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,7 +40,7 @@ use anyhow::Context;
 use crate::dhcp::Lease;
 use crate::failure::Advise;
 use crate::image::Resolve;
-use configure::Changes;
+use keep::{Keeper, Kept};
 use link::Links;
 pub use mac::Mac;
 pub(crate) use mac::parse_mac;
@@ -56,6 +64,8 @@ pub struct Settings {
     pub dhcp: Duration,
     /// `nameserver=`: used before the lease's servers.
     pub nameservers: Vec<IpAddr>,
+    /// The address that the port has, with its prefix length: DHCP is asked for options only.
+    pub fixed: Option<(Ipv4Addr, u8)>,
 }
 
 /// What DHCP option 61 carries.
@@ -85,47 +95,62 @@ impl ClientId {
     }
 }
 
-/// A port that is up and configured with a lease.
+/// A port that is up and configured with a lease, which is renewed in the background.
 #[derive(Debug)]
 pub struct Network {
     /// Kernel name of the port.
     pub port: String,
     /// Its MAC.
     pub mac: [u8; 6],
-    /// What the server granted.
+    /// What the server granted; [`Network::settle`] brings it up to date.
     pub lease: Lease,
     nameservers: Vec<IpAddr>,
-    links: Links,
     loopback: Loopback,
-    winner: Port,
-    changes: Changes,
+    keeper: Keeper,
+    settled: Option<Kept>,
 }
 
 impl Network {
     /// A resolver that asks `nameserver=` and the lease's servers, in-process.
     pub fn resolver(&self) -> Arc<dyn Resolve> {
         let servers = self.nameservers.iter().copied().chain(self.lease.dns.iter().copied().map(IpAddr::V4));
-        Arc::new(resolve::Dns::new(servers, self.lease.domain.clone()))
+        let search = self.lease.search_list().into_iter().map(str::to_owned).collect();
+        Arc::new(resolve::Dns::new(servers, search))
+    }
+
+    /// Ends the renewals: the lease is as it will be handed over.
+    ///
+    /// # Errors
+    /// The lease's keeper met a fault of its own.
+    pub fn settle(&mut self) -> anyhow::Result<()> {
+        if self.settled.is_none() {
+            let kept = self.keeper.stop()?;
+            self.lease = kept.lease().clone();
+            self.settled = Some(kept);
+        }
+        Ok(())
     }
 
     /// Gives the lease back (RELEASE) and leaves the ports as they were found.
     ///
     /// # Errors
     /// netlink refuses.
-    pub fn leave(self) -> anyhow::Result<()> {
+    pub fn leave(mut self) -> anyhow::Result<()> {
+        let leaving = || format!("leaving {} ({}) as it was found", self.port, Mac(self.mac));
+        let kept = match self.settled.take() {
+            Some(kept) => kept,
+            None => self.keeper.stop().with_context(leaving)?,
+        };
         // Each is tried, whatever becomes of the others.
-        let configured = configure::take_back(&self.links, &self.winner, &self.changes);
-        let ports = put_back(&self.links, vec![self.winner]);
-        let loopback = self.loopback.put_back(&self.links);
-        configured
-            .and(ports)
-            .and(loopback)
-            .with_context(|| format!("leaving {} ({}) as it was found", self.port, Mac(self.mac)))
+        let (links, port, taken_back) = kept.take_back();
+        let ports = put_back(&links, vec![port]);
+        let loopback = self.loopback.put_back(&links);
+        taken_back.and(ports).and(loopback).with_context(leaving)
     }
 }
 
 /// Brings up the ports, waits for carrier, and takes the first usable lease; its address, routes
-/// and MTU are applied to the port.
+/// and MTU are applied to the port. From then on the lease is renewed in the background.
 ///
 /// # Errors
 /// No port, no carrier in time, or no usable lease in time; the message names ports and MACs. The
@@ -134,15 +159,15 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
     let started = Instant::now();
     let links = Links::open().advise("opening rtnetlink", "build the kernel with CONFIG_NET")?;
     let loopback = Loopback::bring_up(&links)?;
-    let won = win(&links, settings);
-    match won {
-        Ok((winner, lease, changes)) => {
-            let (port, mac) = (winner.name().to_owned(), winner.mac());
-            log::info!("net: {} is ready after {:.1} s", winner.title(), started.elapsed().as_secs_f32());
-            let nameservers = settings.nameservers.clone();
-            Ok(Network { port, mac, lease, nameservers, links, loopback, winner, changes })
+    match win(links, settings, started) {
+        Ok(kept) => {
+            let (port, mac) = (kept.port.name().to_owned(), kept.port.mac());
+            log::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
+            let (nameservers, lease) = (settings.nameservers.clone(), kept.lease().clone());
+            Ok(Network { port, mac, lease, nameservers, loopback, keeper: Keeper::start(kept), settled: None })
         }
-        Err(error) => {
+        Err(failed) => {
+            let (links, error) = *failed;
             complain(loopback.put_back(&links));
             Err(error)
         }
@@ -150,24 +175,22 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
 }
 
 /// Runs the race, puts the losers back, and configures the winner.
-fn win(links: &Links, settings: &Settings) -> anyhow::Result<(Port, Lease, Changes)> {
+fn win(links: Links, settings: &Settings, started: Instant) -> Result<Kept, Box<(Links, anyhow::Error)>> {
     let mut ports = Vec::new();
-    let (number, lease) = match race::run(links, settings, &mut ports) {
+    let (number, lease) = match race::run(&links, settings, started, &mut ports) {
         Ok(won) => won,
         Err(error) => {
-            complain(put_back(links, ports));
-            return Err(error);
+            complain(put_back(&links, ports));
+            return Err(Box::new((links, error)));
         }
     };
     let winner = ports.remove(number);
-    complain(put_back(links, ports));
-    match configure::apply(links, &winner, &lease) {
-        Ok(changes) => Ok((winner, lease, changes)),
-        Err(error) => {
-            complain(put_back(links, vec![winner]));
-            Err(error)
-        }
-    }
+    complain(put_back(&links, ports));
+    Kept::new(links, winner, lease, started).map_err(|failed| {
+        let (links, winner, error) = *failed;
+        complain(put_back(&links, vec![winner]));
+        Box::new((links, error))
+    })
 }
 
 /// Gives leases back and takes down the ports that were found down.

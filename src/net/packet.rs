@@ -1,5 +1,5 @@
-//! A raw socket on one port that sees DHCP replies only, before the port has an address and whether
-//! they are unicast or broadcast.
+//! Raw sockets on one port: one sees DHCP replies only, before the port has an address and whether they are unicast or
+//! broadcast; the other sees ARP.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,6 +10,7 @@ use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, S
 use crate::sys;
 
 const ETH_P_IP: u16 = 0x0800;
+const ETH_P_ARP: u16 = 0x0806;
 /// `TP_STATUS_CSUMNOTREADY` of linux/if_packet.h: the sender left the checksum to its NIC.
 const CHECKSUM_NOT_READY: u32 = 1 << 3;
 /// `TP_STATUS_VLAN_VALID`: the frame came with a VLAN tag.
@@ -60,17 +61,24 @@ pub(super) struct Frame {
 pub(super) struct Socket(OwnedFd);
 
 impl Socket {
-    /// Opens a socket on the port with this kernel index.
-    pub(super) fn open(port_index: u32) -> io::Result<Self> {
-        // Protocol 0 receives nothing: the filter is in place before the first frame can arrive.
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+    /// Opens a socket for DHCP on the port with this kernel index.
+    pub(super) fn dhcp(port_index: u32) -> io::Result<Self> {
+        let fd = unbound()?;
         sys::attach_filter(&fd, &DHCP_REPLIES)?;
+        Self::bind(fd, port_index, ETH_P_IP)
+    }
+
+    /// Opens a socket for ARP on the port with this kernel index.
+    pub(super) fn arp(port_index: u32) -> io::Result<Self> {
+        Self::bind(unbound()?, port_index, ETH_P_ARP)
+    }
+
+    fn bind(fd: OwnedFd, port_index: u32, protocol: u16) -> io::Result<Self> {
         sys::enable_packet_option(&fd, libc::PACKET_AUXDATA)?;
         // Straight to the driver: queues open a little later than carrier shows, and lose what comes
         // in between.
         sys::enable_packet_option(&fd, libc::PACKET_QDISC_BYPASS)?;
-        sys::bind_packet(&fd, port_index, ETH_P_IP)?;
+        sys::bind_packet(&fd, port_index, protocol)?;
         Ok(Self(fd))
     }
 
@@ -103,6 +111,12 @@ impl Socket {
             vlan: status & VLAN_VALID != 0 && tag & VLAN_ID != 0,
         }))
     }
+}
+
+/// A packet socket of protocol 0, which receives nothing: a filter is in place before the first frame can arrive.
+fn unbound() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(AddressFamily::Packet, SockType::Raw, flags, None)?)
 }
 
 impl AsFd for Socket {

@@ -7,19 +7,23 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use super::arp;
 use super::choose::Runner;
 use super::link::{Link, Links};
 use super::mac::Mac;
-use super::packet::Socket;
+use super::packet::{Frame, Socket};
 use crate::dhcp::client::{Action, Client, Event, Identity};
-use crate::dhcp::wire::Message;
+use crate::dhcp::wire::{Message, option};
 use crate::dhcp::{Ignored, Lease, frame};
 use crate::random;
+use crate::report::since_kernel_start;
 
 /// How many frames are taken from a port before the others have their turn.
 const FRAMES_A_TURN: usize = 32;
 /// Larger than any message that we ask for.
 const LARGEST_FRAME: usize = 4096;
+/// The servers whose MAC is remembered.
+const MAX_SERVERS: usize = 16;
 
 /// A port that takes part.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(super) struct Port {
     mac: [u8; 6],
     driver: Option<String>,
     socket: Option<Socket>,
+    /// While somebody may claim the address that we are about to take.
+    arp: Option<Socket>,
     /// Why the port cannot take part.
     broken: Option<io::Error>,
     client: Client,
@@ -35,30 +41,30 @@ pub(super) struct Port {
     first_carrier: Option<Duration>,
     frames: u32,
     ignored: BTreeMap<Ignored, u32>,
-    bound: Option<Bound>,
+    /// Where each server's answers came from: its own MAC, or that of the router towards it.
+    hops: BTreeMap<Ipv4Addr, [u8; 6]>,
+    /// Since when the lease is ours without a doubt.
+    bound: Option<Duration>,
+    /// When it was granted, from the kernel's start.
+    granted: Duration,
 }
 
-#[derive(Debug)]
-struct Bound {
-    at: Duration,
-    lease: Lease,
-    /// The MAC that the lease came from: the server, or the router towards it.
-    next_hop: [u8; 6],
+/// What came of an event.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    /// A message to a server was sent.
+    unicast: bool,
+    /// What arrived was of no use.
+    ignored: bool,
 }
 
 impl Port {
     /// Brings the port up and listens on it. A port that cannot be brought up takes part without
     /// ever having carrier.
-    pub(super) fn open(
-        links: &Links,
-        link: Link,
-        mac: [u8; 6],
-        driver: Option<String>,
-        client_id: Option<Vec<u8>>,
-    ) -> Self {
-        let max_mtu = u16::try_from(link.max_mtu.unwrap_or(link.mtu)).unwrap_or(u16::MAX);
+    pub(super) fn open(links: &Links, link: Link, driver: Option<String>, identity: Identity) -> Self {
+        let mac = identity.mac;
         let up = if link.up { Ok(()) } else { links.set_up(link.index) };
-        let (socket, broken) = match up.and_then(|()| Socket::open(link.index)) {
+        let (socket, broken) = match up.and_then(|()| Socket::dhcp(link.index)) {
             Ok(socket) => (Some(socket), None),
             Err(error) => (None, Some(error)),
         };
@@ -67,13 +73,16 @@ impl Port {
             mac,
             driver,
             socket,
+            arp: None,
             broken,
-            client: Client::new(Identity { mac, client_id, max_mtu }, random::bits(mac)),
+            client: Client::new(identity, random::bits(mac)),
             carrier: false,
             first_carrier: None,
             frames: 0,
             ignored: BTreeMap::new(),
+            hops: BTreeMap::new(),
             bound: None,
+            granted: Duration::ZERO,
         };
         match &port.broken {
             None => log::info!("net: {} is up", port.full_title()),
@@ -123,11 +132,12 @@ impl Port {
     }
 
     pub(super) fn runner(&self, bootif: Option<[u8; 6]>) -> Runner {
-        Runner { boot: bootif == Some(self.mac), bound: self.bound.as_ref().map(|bound| bound.at) }
+        Runner { boot: bootif == Some(self.mac), bound: self.bound }
     }
 
-    pub(super) fn lease(&self) -> Option<&Lease> {
-        self.bound.as_ref().map(|bound| &bound.lease)
+    /// The lease that is ours now.
+    pub(super) fn lease(&self) -> Option<Lease> {
+        self.client.lease().map(|lease| Lease { granted: Some(self.granted), ..lease.clone() })
     }
 
     /// Any server answered at all.
@@ -141,8 +151,8 @@ impl Port {
     }
 
     /// What to poll, while the port can receive.
-    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.socket.as_ref().filter(|_| self.carrier).map(AsFd::as_fd)
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.socket, &self.arp].into_iter().flatten().filter(|_| self.carrier).map(AsFd::as_fd)
     }
 
     /// Takes notice of the link's state.
@@ -155,32 +165,24 @@ impl Port {
         if carrier {
             self.first_carrier.get_or_insert(now);
             log::info!("net: {}: carrier after {:.1} s", self.title(), now.as_secs_f32());
-            self.step(Event::Carrier, now, None);
+            self.step(Event::Carrier, now);
         } else {
             log::warn!("net: {}: carrier lost", self.title());
             self.bound = None;
-            self.step(Event::CarrierLost, now, None);
+            self.step(Event::CarrierLost, now);
         }
     }
 
     /// Lets the client do what its time has come for.
     pub(super) fn tick(&mut self, now: Duration) {
-        self.step(Event::Tick, now, None);
+        self.step(Event::Tick, now);
     }
 
     /// Takes the frames that wait.
     pub(super) fn receive(&mut self, now: Duration) {
         let mut buffer = [0; LARGEST_FRAME];
         for _ in 0..FRAMES_A_TURN {
-            let Some(socket) = &self.socket else { return };
-            let frame = match socket.receive(&mut buffer) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => return,
-                Err(error) => {
-                    log::debug!("net: {}: receiving: {error}", self.name());
-                    return;
-                }
-            };
+            let Some(frame) = next_frame(self.socket.as_ref(), &mut buffer) else { break };
             self.frames = self.frames.saturating_add(1);
             let bytes = buffer.get(..frame.length).unwrap_or_default();
             let read = if frame.vlan {
@@ -190,18 +192,30 @@ impl Port {
                     .and_then(|datagram| Ok((Message::parse(datagram.payload)?, datagram.from)))
             };
             match read {
-                Ok((message, from)) => self.step(Event::Received(&message), now, Some(from)),
+                Ok((message, from)) => {
+                    let done = self.step(Event::Received(&message), now);
+                    if let Some(server) = message.address(option::SERVER).filter(|_| !done.ignored)
+                        && (self.hops.len() < MAX_SERVERS || self.hops.contains_key(&server))
+                    {
+                        self.hops.insert(server, from);
+                    }
+                }
                 Err(why) => self.ignore(why),
+            }
+        }
+        for _ in 0..FRAMES_A_TURN {
+            let Some(frame) = next_frame(self.arp.as_ref(), &mut buffer) else { break };
+            let bytes = buffer.get(..frame.length).filter(|_| !frame.vlan).unwrap_or_default();
+            if let Some((address, mac)) = arp::claim(bytes) {
+                self.step(Event::Claimed(address, mac), now);
             }
         }
     }
 
     /// Gives the lease back, if there is one. True when a frame was sent.
     pub(super) fn release(&mut self) -> bool {
-        let had_lease = self.bound.is_some();
-        self.step(Event::Leave, Duration::ZERO, None);
         self.bound = None;
-        had_lease
+        self.step(Event::Leave, Duration::ZERO).unicast
     }
 
     /// Takes the port down if it was found down.
@@ -213,31 +227,57 @@ impl Port {
         links.set_down(self.link.index)
     }
 
-    fn step(&mut self, event: Event<'_>, now: Duration, from: Option<[u8; 6]>) {
+    fn step(&mut self, event: Event<'_>, now: Duration) -> Done {
+        let mut done = Done::default();
         for action in self.client.step(event, now) {
             match action {
-                Action::Broadcast(message) => {
-                    self.send(&message, frame::BROADCAST, Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+                Action::Broadcast(message) => self.send(&message, frame::BROADCAST, Ipv4Addr::BROADCAST),
+                Action::Unicast(message, server) => {
+                    let to = self.hops.get(&server).copied().unwrap_or(frame::BROADCAST);
+                    self.send(&message, to, server);
+                    done.unicast = true;
                 }
-                Action::Unicast(message, lease) => {
-                    let to = self.bound.as_ref().map_or(frame::BROADCAST, |bound| bound.next_hop);
-                    self.send(&message, to, lease.address, lease.server);
-                }
+                Action::Probe(address) => self.probe(address),
+                Action::Announce(address) => self.send_arp(self.arp.as_ref(), &arp::announcement(self.mac, address)),
                 Action::Say(level, line) => log::log!(level, "dhcp: {}: {line}", self.link.name),
-                Action::Ignore(why) => self.ignore(why),
-                Action::Bound(lease) => {
-                    self.bound = Some(Bound { at: now, lease, next_hop: from.unwrap_or(frame::BROADCAST) });
+                Action::Ignore(why) => {
+                    done.ignored = true;
+                    self.ignore(why);
                 }
+                Action::Bound => {
+                    self.arp = None;
+                    self.bound = Some(now);
+                    self.granted = since_kernel_start();
+                }
+                Action::Lost => self.bound = None,
             }
         }
+        done
     }
 
-    fn send(&self, message: &Message, to: [u8; 6], source: Ipv4Addr, destination: Ipv4Addr) {
+    fn send(&self, message: &Message, to: [u8; 6], destination: Ipv4Addr) {
         let Some(socket) = &self.socket else { return };
-        let frame = frame::build(self.mac, to, source, destination, &message.to_bytes());
+        let frame = frame::build(self.mac, to, message.ciaddr, destination, &message.to_bytes());
         // Retransmission mends what is lost here, too.
         if let Err(error) = socket.send(&frame) {
             log::warn!("dhcp: {}: sending {}: {error}", self.link.name, message.kind);
+        }
+    }
+
+    /// Asks who has an address, and listens for who claims it.
+    fn probe(&mut self, address: Ipv4Addr) {
+        match Socket::arp(self.link.index) {
+            Ok(socket) => {
+                self.send_arp(Some(&socket), &arp::probe(self.mac, address));
+                self.arp = Some(socket);
+            }
+            Err(error) => log::warn!("net: {}: {address} is not checked for conflicts: {error}", self.link.name),
+        }
+    }
+
+    fn send_arp(&self, socket: Option<&Socket>, frame: &[u8]) {
+        if let Some(Err(error)) = socket.map(|socket| socket.send(frame)) {
+            log::warn!("net: {}: sending ARP: {error}", self.link.name);
         }
     }
 
@@ -271,4 +311,12 @@ impl Port {
         }
         story
     }
+}
+
+/// The next frame that waits, if any.
+fn next_frame(socket: Option<&Socket>, buffer: &mut [u8]) -> Option<Frame> {
+    socket?.receive(buffer).unwrap_or_else(|error| {
+        log::debug!("net: receiving: {error}");
+        None
+    })
 }

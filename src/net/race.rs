@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::choose::{self, Runner};
+use super::firmware::Firmware;
 use super::link::{self, Links};
 use super::port::Port;
-use super::{Settings, verdict};
+use super::{Settings, verdict, wait};
 use crate::dhcp::Lease;
+use crate::dhcp::client::Identity;
 use crate::failure::refuse;
 
 /// How often the ports are looked at: new ones, carrier.
@@ -20,18 +20,23 @@ const LOOK: Duration = Duration::from_millis(50);
 const FIRST_WORD: Duration = Duration::from_secs(1);
 const TELL: u64 = 5;
 
-/// Tries all wanted ports until one has a lease, and returns its place in `ports`.
+/// Tries all wanted ports until one has a lease, and returns its place in `ports`. Times count from `started`.
 ///
 /// `ports` holds every port that took part, also after a failure: the caller puts them back.
-pub(super) fn run(links: &Links, settings: &Settings, ports: &mut Vec<Port>) -> anyhow::Result<(usize, Lease)> {
-    let started = Instant::now();
+pub(super) fn run(
+    links: &Links,
+    settings: &Settings,
+    started: Instant,
+    ports: &mut Vec<Port>,
+) -> anyhow::Result<(usize, Lease)> {
+    let firmware = Firmware::of_machine(Path::new("/"), std::env::consts::ARCH);
     let mut next_look = Duration::ZERO;
     let mut next_word = FIRST_WORD;
     loop {
         let now = started.elapsed();
         if now >= next_look {
             // Right after it was brought up, a port may have carrier.
-            let more = look(links, settings, ports, now)?;
+            let more = look(links, settings, firmware, ports, now)?;
             next_look = if more { now } else { now + LOOK };
         }
         for port in ports.iter_mut() {
@@ -39,7 +44,7 @@ pub(super) fn run(links: &Links, settings: &Settings, ports: &mut Vec<Port>) -> 
         }
         let runners: Vec<Runner> = ports.iter().map(|port| port.runner(settings.bootif)).collect();
         let winner = choose::winner(&runners, settings.bootif.is_some(), now);
-        if let Some(won) = winner.and_then(|number| Some((number, ports.get(number)?.lease()?.clone()))) {
+        if let Some(won) = winner.and_then(|number| Some((number, ports.get(number)?.lease()?))) {
             return Ok(won);
         }
         let phase = Phase::of(ports, settings);
@@ -51,7 +56,7 @@ pub(super) fn run(links: &Links, settings: &Settings, ports: &mut Vec<Port>) -> 
             next_word = Duration::from_secs((now.as_secs() / TELL + 1) * TELL);
         }
         let wake = ports.iter().filter_map(Port::deadline).fold(next_look.min(phase.end), Duration::min);
-        wait(ports, wake.saturating_sub(now))?;
+        wait::readable(ports.iter().flat_map(Port::sockets), wake.saturating_sub(now))?;
         let now = started.elapsed();
         for port in ports.iter_mut() {
             port.receive(now);
@@ -92,7 +97,13 @@ impl Phase {
 }
 
 /// Notes the carrier of all ports and takes in new ones; true when there were any.
-fn look(links: &Links, settings: &Settings, ports: &mut Vec<Port>, now: Duration) -> anyhow::Result<bool> {
+fn look(
+    links: &Links,
+    settings: &Settings,
+    firmware: Firmware,
+    ports: &mut Vec<Port>,
+    now: Duration,
+) -> anyhow::Result<bool> {
     let list = links.list().context("listing network ports")?;
     for port in ports.iter_mut() {
         let carrier = list.iter().any(|link| link.index == port.index() && link.carrier);
@@ -103,7 +114,15 @@ fn look(links: &Links, settings: &Settings, ports: &mut Vec<Port>, now: Duration
         let Some(mac) = link.mac.filter(|_| ports.iter().all(|port| port.index() != link.index)) else { continue };
         let driver = link::driver(Path::new("/sys"), &link);
         if choose::is_wanted(&link, driver.as_deref(), &settings.ports) {
-            ports.push(Port::open(links, link, mac, driver, settings.client_id.option(mac)));
+            let identity = Identity {
+                mac,
+                client_id: settings.client_id.option(mac),
+                max_mtu: u16::try_from(link.max_mtu.unwrap_or(link.mtu)).unwrap_or(u16::MAX),
+                arch: firmware.arch,
+                uuid: firmware.uuid,
+                fixed: settings.fixed,
+            };
+            ports.push(Port::open(links, link, driver, identity));
         }
     }
     if let Some(port) = ports.iter().find(|port| port.is_forbidden()) {
@@ -111,17 +130,4 @@ fn look(links: &Links, settings: &Settings, ports: &mut Vec<Port>, now: Duration
         return Err(refuse(what, "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW"));
     }
     Ok(ports.len() > known)
-}
-
-/// Sleeps until a frame comes, at most `time`.
-fn wait(ports: &[Port], time: Duration) -> anyhow::Result<()> {
-    let sockets = ports.iter().filter_map(Port::socket);
-    let mut polled: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)).collect();
-    // Rounded up, not to wake just before the time and find nothing to do.
-    let milliseconds = time.as_millis().saturating_add(1);
-    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-    match poll(&mut polled, timeout) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(error) => Err(error).context("waiting for DHCP frames"),
-    }
 }

@@ -26,15 +26,15 @@ const MAX_ALIASES: usize = 16;
 #[derive(Debug)]
 pub(super) struct Dns {
     servers: Vec<SocketAddr>,
-    domain: Option<String>,
+    search: Vec<String>,
     rounds: [Duration; 3],
 }
 
 impl Dns {
-    /// `servers` are asked in order; `domain` completes names without a dot.
-    pub(super) fn new(servers: impl IntoIterator<Item = IpAddr>, domain: Option<String>) -> Self {
+    /// `servers` are asked in order; the domains in `search` complete names without a dot, in order.
+    pub(super) fn new(servers: impl IntoIterator<Item = IpAddr>, search: Vec<String>) -> Self {
         let servers = servers.into_iter().take(MAX_SERVERS).map(|server| SocketAddr::new(server, DNS_PORT)).collect();
-        Self { servers, domain, rounds: ROUNDS }
+        Self { servers, search, rounds: ROUNDS }
     }
 
     /// The names to ask for, in order (what resolv.conf calls `ndots:1`).
@@ -42,13 +42,12 @@ impl Dns {
         if let Some(absolute) = host.strip_suffix('.') {
             return vec![absolute.to_owned()];
         }
-        let completed = self.domain.as_ref().map(|domain| format!("{host}.{domain}"));
-        let mut names = vec![host.to_owned()];
-        names.extend(completed);
-        if !host.contains('.') {
-            names.reverse();
+        let completed = self.search.iter().map(|domain| format!("{host}.{domain}"));
+        if host.contains('.') {
+            [host.to_owned()].into_iter().chain(completed).collect()
+        } else {
+            completed.chain([host.to_owned()]).collect()
         }
-        names
     }
 
     /// Asks the servers in turn until one of them knows.

@@ -101,8 +101,12 @@ fn rehearse(options: &Options, record: &mut Record) -> Result<(), Stop> {
     let config = parsed.check().or_exit(USAGE)?;
     check_folder(&options.root, options.force).or_exit(USAGE)?;
     privileges::check(options).or_exit(NOT_PERMITTED)?;
-    let network = if options.net { Some(start_network(options, &config, record)?) } else { None };
+    let mut network = if options.net { Some(start_network(options, &config, record)?) } else { None };
     let rehearsed = install(options, &config, network.as_ref(), record);
+    if let Some(network) = &mut network {
+        network.settle().or_exit(REFUSED)?;
+        record.set_network(network);
+    }
     let left = network.map_or(Ok(()), |network| network.leave().context("leaving the ports as they were found"));
     rehearsed?;
     left.or_exit(REFUSED)

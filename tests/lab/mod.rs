@@ -1,27 +1,37 @@
 //! A server's network namespace, a node's, and wires between them.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
-use rootstream::dhcp::wire::Message;
+use rootstream::dhcp::wire::{Kind, Message, Op, option};
+use rootstream::net::{ClientId, Settings};
 use rootstream_lab::namespace::{enter_private_network, ip};
 use serde_json::Value;
 use tempfile::TempDir;
 
-thread_local! {
-    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+/// What each node logged, by the name of its network namespace: a node may have several threads.
+static LINES: Mutex<BTreeMap<PathBuf, Vec<String>>> = Mutex::new(BTreeMap::new());
+
+/// The lines of all nodes.
+fn all_lines() -> MutexGuard<'static, BTreeMap<PathBuf, Vec<String>>> {
+    LINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps each thread's lines apart: every test is a thread.
+fn this_node() -> PathBuf {
+    fs::read_link("/proc/thread-self/ns/net").unwrap()
+}
+
+/// Keeps each node's lines apart: every test has a node.
 struct Logger;
 
 impl log::Log for Logger {
@@ -31,7 +41,7 @@ impl log::Log for Logger {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) && record.level() <= log::Level::Info {
-            LINES.with_borrow_mut(|lines| lines.push(record.args().to_string()));
+            all_lines().entry(this_node()).or_default().push(record.args().to_string());
         }
         if self.enabled(record.metadata()) {
             println!("{} {}", record.level(), record.args());
@@ -43,11 +53,34 @@ impl log::Log for Logger {
 
 /// What this node logged so far that starts with these words, but DISCOVERs.
 pub(crate) fn lines(start: &str) -> Vec<String> {
-    LINES.with_borrow(|lines| {
-        lines.iter().filter(|line| line.starts_with(start) && !line.contains(" DISCOVER ")).cloned().collect()
-    })
+    let lines = all_lines();
+    let lines = lines.get(&this_node()).into_iter().flatten();
+    lines.filter(|line| line.starts_with(start) && !line.contains(" DISCOVER ")).cloned().collect()
 }
 
+/// To take any port, with little patience.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        ports: Vec::new(),
+        bootif: None,
+        client_id: ClientId::Mac,
+        carrier: Duration::from_secs(15),
+        dhcp: Duration::from_secs(15),
+        nameservers: Vec::new(),
+        fixed: None,
+    }
+}
+
+/// What a test's server answers with, with the fields of every answer filled in.
+pub(crate) fn reply(kind: Kind, to: &Message, server: [u8; 4], address: [u8; 4]) -> Message {
+    let mut message = Message::request(kind, to.xid, to.chaddr)
+        .with(option::SERVER, server)
+        .with(option::SUBNET_MASK, [255, 255, 255, 0])
+        .with(option::LEASE_TIME, 600_u32.to_be_bytes());
+    message.op = Op::Reply;
+    message.yiaddr = address.into();
+    message
+}
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The calling thread is the server's side; the node has a thread of its own.
@@ -69,6 +102,8 @@ impl Lab {
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {
             enter_private_network().unwrap();
+            // The kernel may give a namespace the name of one that is gone.
+            all_lines().remove(&this_node());
             // As the kernel leaves it.
             ip("link set lo down").unwrap();
             tell.send(nix::unistd::gettid().as_raw()).unwrap();
@@ -176,6 +211,11 @@ impl Server {
         let server = Self { child, log: log.to_owned() };
         server.wait_for_line(ready);
         server
+    }
+
+    /// How often the server has logged these words.
+    pub(crate) fn count(&self, words: &str) -> usize {
+        fs::read_to_string(&self.log).unwrap().matches(words).count()
     }
 
     /// Waits until the server has logged these words.

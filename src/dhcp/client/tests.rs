@@ -1,4 +1,8 @@
+use super::getting::{MAX_OFFERS, REQUESTS};
 use super::*;
+
+mod life;
+mod table;
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0xac, 0x10, 1];
 const OURS: [u8; 4] = [10, 1, 0, 254];
@@ -9,7 +13,18 @@ fn seconds(time: f64) -> Duration {
 }
 
 fn client(seed: u64) -> Client {
-    Client::new(Identity { mac: MAC, client_id: Some(vec![1, 2, 3]), max_mtu: 1500 }, seed)
+    Client::new(identity(), seed)
+}
+
+fn identity() -> Identity {
+    Identity {
+        mac: MAC,
+        client_id: Some(vec![1, 2, 3]),
+        max_mtu: 1500,
+        arch: Some(7),
+        uuid: Some([9; 16]),
+        fixed: None,
+    }
 }
 
 /// The messages among the actions.
@@ -95,18 +110,26 @@ fn a_lease_takes_four_messages() {
     // F17
     assert_eq!(request.options[&option::CLIENT_ID], [1, 2, 3]);
     assert_eq!(request.options[&option::VENDOR_CLASS], b"rootstream");
+    assert_eq!(request.options[&option::CLIENT_ARCH], [0, 7]);
+    assert_eq!(request.options[&option::CLIENT_UUID], [0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+    let address = Ipv4Addr::new(10, 1, 0, 54);
     let actions = receive(&mut client, &reply(Kind::Ack, &request, OURS), seconds(2.0));
-    assert_eq!(actions[0], Action::Say(Level::Info, "lease 10.1.0.54/24 from 10.1.0.254 for 600 s".to_owned()));
-    assert!(matches!(&actions[1], Action::Bound(lease) if lease.address == Ipv4Addr::new(10, 1, 0, 54)));
-    assert_eq!(client.deadline(), None);
+    let line = Action::Say(Level::Info, "lease 10.1.0.54/24 from 10.1.0.254 for 600 s".to_owned());
+    assert_eq!(actions, [Action::Probe(address), line]);
+    assert_eq!(client.lease(), None, "not before it is known that nobody has it");
+    let (at, actions) = tick(&mut client);
+    assert_eq!(at, seconds(2.3));
+    assert_eq!(actions, [Action::Announce(address), Action::Bound]);
+    assert_eq!(client.lease().unwrap().address, address);
 
     let actions = client.step(Event::Leave, seconds(9.0));
     let release = only(&actions);
-    assert_eq!((release.kind, release.ciaddr), (Kind::Release, Ipv4Addr::new(10, 1, 0, 54)));
+    assert_eq!((release.kind, release.ciaddr), (Kind::Release, address));
     assert_eq!(release.address(option::SERVER), Some(OURS.into()));
     assert_eq!(release.options[&option::CLIENT_ID], [1, 2, 3]);
-    assert!(matches!(&actions[0], Action::Unicast(..)));
+    assert!(matches!(&actions[0], Action::Unicast(_, server) if server.octets() == OURS));
     assert_eq!(client.step(Event::Leave, seconds(9.0)), []);
+    assert_eq!((client.lease(), client.deadline()), (None, None));
 }
 
 // F4
@@ -231,7 +254,10 @@ fn answers_to_others_and_out_of_turn_are_ignored_and_counted() {
     ] {
         assert_eq!(receive(&mut client, &message, seconds(1.0)), [Action::Ignore(why)], "{message:?}");
     }
-    assert!(receive(&mut client, &ack, seconds(1.0)).iter().any(|action| matches!(action, Action::Bound(_))));
+    let other_id = ack.clone().with(option::CLIENT_ID, [1, 2, 4]);
+    assert_eq!(receive(&mut client, &other_id, seconds(1.0)), [Action::Ignore(Ignored::OtherClient)], "RFC 6842");
+    let ack = ack.with(option::CLIENT_ID, [1, 2, 3]);
+    assert!(matches!(receive(&mut client, &ack, seconds(1.0))[0], Action::Probe(_)));
     assert_eq!(receive(&mut client, &ack, seconds(1.0)), [Action::Ignore(Ignored::Unexpected)]);
 }
 

@@ -24,11 +24,12 @@ use super::trust::{Keys, SignatureFile};
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("archive", archive),
     ("chunks", chunks),
     ("cmdline", cmdline),
     ("decoders", decoders),
+    ("dhcp", crate::dhcp::fuzzing::dhcp),
     ("manifest", manifest),
     ("ranges", ranges),
     ("signature", signature),

@@ -113,6 +113,12 @@ fn chunks_and_streams_decode_alike() {
     run("decoders", 1500);
 }
 
+// F3, F5, F6, F7, F9, F10, F13
+#[test]
+fn no_dhcp_message_at_any_time_makes_the_client_stumble_or_flood() {
+    run("dhcp", 15_000);
+}
+
 #[test]
 fn manifests_are_written_as_they_were_read() {
     run("manifest", 5000);

@@ -78,7 +78,7 @@ impl Server {
 fn dns(servers: &[&Server], domain: Option<&str>) -> Dns {
     Dns {
         servers: servers.iter().map(|server| server.address).collect(),
-        domain: domain.map(str::to_owned),
+        search: domain.into_iter().map(str::to_owned).collect(),
         rounds: [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(200)],
     }
 }
@@ -89,7 +89,7 @@ fn resolved(dns: &Dns, host: &str) -> Vec<String> {
 
 #[test]
 fn literal_addresses_need_no_server() {
-    let dns = Dns::new([], None);
+    let dns = Dns::new([], Vec::new());
     assert_eq!(resolved(&dns, "10.0.0.1"), ["10.0.0.1:80"]);
     assert_eq!(resolved(&dns, "[fd00::1]"), ["[fd00::1]:80"]);
     let error = dns.resolve("master", 80).unwrap_err().to_string();
@@ -159,7 +159,7 @@ fn silent_and_failing_servers_are_passed_over() {
     assert!(chain.ends_with("127.0.0.1: the server failed (SERVFAIL)"), "{chain}");
     // Nobody listens here: known at once, not after the time for an answer.
     let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let dns = Dns { servers: vec![gone, good.address], domain: None, rounds: [Duration::from_secs(30); 3] };
+    let dns = Dns { servers: vec![gone, good.address], search: Vec::new(), rounds: [Duration::from_secs(30); 3] };
     assert_eq!(resolved(&dns, "m.example"), ["10.0.0.1:80"]);
 }
 

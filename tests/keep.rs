@@ -1,0 +1,292 @@
+//! What becomes of a lease while a node boots: renewals, ends, conflicts, cables pulled; against real and scripted DHCP
+//! servers in private network namespaces.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
+
+mod lab;
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::{Lab, lines, ports_and_routes, reply, settings};
+use rootstream::dhcp::wire::{Kind, option};
+use rootstream::net::{Settings, bring_up};
+use rootstream_lab::faulty::{self, Server};
+use rootstream_lab::namespace::ip;
+use rootstream_lab::packages::unpacked;
+use serde_json::Value;
+
+const MAC: &str = "52:54:00:ac:10:01";
+const SECOND_MAC: &str = "52:54:00:ac:10:02";
+const MASTER: [u8; 4] = [172, 16, 0, 254];
+
+/// Waits until `ready`, at most 20 s.
+fn wait_until(what: &str, ready: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !ready() {
+        assert!(started.elapsed() < Duration::from_secs(20), "never: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A tar with an init that is found and never run, and something to download.
+fn image() -> Vec<u8> {
+    let mut elf = [0; 120];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[18] = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    elf[32] = 64;
+    elf[54] = 56;
+    elf[56] = 1;
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, mode, data) in [("sbin/init", 0o755, &elf[..]), ("data", 0o644, &[7; 2 << 20])] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(mode);
+        header.set_size(data.len() as u64);
+        builder.append_data(&mut header, path, data).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Rehearses a boot on the node; exit code and record.
+fn rehearse(lab: &Lab, parameters: &str) -> (i32, Value) {
+    let parameters = parameters.to_owned();
+    lab.node(move || {
+        let root = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_init"));
+        command.args(["rehearse", "--json", "--net", "--root"]).arg(root.path()).args(["--cmdline", &parameters]);
+        let output = command.output().unwrap();
+        println!("{}", String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+    })
+}
+
+/// ISC dhcpd with leases of `seconds`.
+fn dhcpd(lab: &Lab, seconds: u32, more: &str) -> lab::Server {
+    let program = unpacked("isc-dhcp-server").unwrap().join("usr/sbin/dhcpd");
+    let configuration = format!(
+        "authoritative; default-lease-time {seconds}; max-lease-time {seconds}; min-lease-time {seconds};
+         subnet 172.16.0.0 netmask 255.255.255.0 {{ range 172.16.0.9 172.16.0.10; ping-check false; {more} }}"
+    );
+    lab.dhcpd(&program, "srv0", &configuration)
+}
+
+// F10
+#[test]
+fn a_lease_shorter_than_the_download_is_renewed_and_the_connection_stays() {
+    let _ = unpacked("isc-dhcp-server").unwrap();
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let dhcpd = dhcpd(&lab, 8, "");
+    let body = image();
+    let length = body.len();
+    let web = Server::start_at(SocketAddr::from((MASTER, 80)), move |_, stream| {
+        faulty::head(stream, "200 OK", &[("ETag", "\"1\"")], Some(body.len()))?;
+        for piece in body.chunks(body.len() / 250) {
+            stream.write_all(piece)?;
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    })
+    .unwrap();
+    let (code, record) = rehearse(&lab, "rootstream.image=http://172.16.0.254/i.tar rootstream.retry=1s");
+    assert_eq!(code, 0, "{record}");
+    assert_eq!((&record["bytes"], &record["retries"]), (&length.into(), &0.into()));
+    assert_eq!(web.requests().len(), 1, "one connection from the first byte to the last");
+    let image = record["steps"].as_array().unwrap().iter().find(|step| step["name"] == "image").unwrap();
+    assert!(image["seconds"].as_f64().unwrap() > 16.0, "two leases long: {image}");
+    let address = record["lease"]["address"].as_str().unwrap();
+    // The one that granted it, and one about every four seconds.
+    let acks = dhcpd.count(&format!("DHCPACK on {address} to {MAC}"));
+    assert!(acks >= 5, "{acks} ACKs");
+    assert_eq!(dhcpd.count("DHCPDISCOVER"), 1);
+    assert_eq!(record["lease"]["time"], 8);
+    // The record has the latest renewal, from the kernel's start as the steps have it.
+    let (granted, began) = (record["lease"]["granted"].as_f64().unwrap(), image["at"].as_f64().unwrap());
+    assert!(granted > began + 12.0, "granted at {granted} s, the download began at {began} s");
+    dhcpd.wait_for_line(&format!("DHCPRELEASE of {address}"));
+}
+
+// F10
+#[test]
+fn dnsmasq_says_when_to_renew() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let dnsmasq =
+        lab.dnsmasq("srv0", &["--dhcp-range=172.16.0.10,172.16.0.20,255.255.255.0,2m", "--dhcp-option=option:T1,5"]);
+    let mut network = lab.node(|| bring_up(&settings()).unwrap());
+    assert_eq!(network.lease.time, Some(Duration::from_secs(120)));
+    assert_eq!(network.lease.renewal, Some(Duration::from_secs(5)));
+    let first = network.lease.granted.unwrap();
+    wait_until("two renewals", || dnsmasq.count("DHCPACK(srv0)") >= 3);
+    lab.node(move || {
+        wait_until("both are said", || lines("dhcp: eth0: lease ").len() >= 3);
+        let address = network.lease.address;
+        let said = format!("dhcp: eth0: lease {address}/24 renewed by 172.16.0.254 for 120 s");
+        assert_eq!(lines("dhcp: eth0: lease ")[1..3], [said.clone(), said]);
+        network.settle().unwrap();
+        let between = network.lease.granted.unwrap() - first;
+        assert!((8..15).contains(&between.as_secs()), "two renewals after {between:?}");
+        assert_eq!(ports_and_routes().port("eth0").addresses, [format!("{address}/24")]);
+        network.leave().unwrap();
+        assert!(ports_and_routes().port("eth0").addresses.is_empty());
+    });
+    dnsmasq.wait_for_line("DHCPRELEASE(srv0)");
+}
+
+// F10
+#[test]
+fn a_lease_that_nobody_renews_is_taken_off_and_another_one_is_looked_for() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let mut discovers = 0;
+    lab.script("srv0", move |message| {
+        discovers += u8::from(message.kind == Kind::Discover);
+        let answer = |kind| {
+            let answer = reply(kind, message, MASTER, [172, 16, 0, 8 + discovers]);
+            vec![answer.with(option::LEASE_TIME, 6_u32.to_be_bytes()).with(option::ROUTER, MASTER)]
+        };
+        match message.kind {
+            Kind::Discover => answer(Kind::Offer),
+            Kind::Request if message.ciaddr == Ipv4Addr::UNSPECIFIED => answer(Kind::Ack),
+            _ => Vec::new(),
+        }
+    });
+    lab.node(|| {
+        let mut network = bring_up(&settings()).unwrap();
+        assert_eq!(network.lease.address, Ipv4Addr::new(172, 16, 0, 9));
+        let before = ports_and_routes();
+        wait_until("lost", || ports_and_routes().port("eth0").addresses.is_empty());
+        wait_until("found", || ports_and_routes().port("eth0").addresses == ["172.16.0.10/24"]);
+        assert_eq!(ports_and_routes().routes, before.routes);
+        assert_eq!(
+            lines("dhcp: eth0: the lease"),
+            ["dhcp: eth0: the lease of 172.16.0.9 from 172.16.0.254 is lost: run out"]
+        );
+        assert_eq!(lines("net: eth0 (52:54:00:ac:10:01): address").len(), 2, "taken away, and the new one");
+        network.settle().unwrap();
+        assert_eq!(network.lease.address, Ipv4Addr::new(172, 16, 0, 10));
+        network.leave().unwrap();
+        let left = ports_and_routes();
+        assert!(!left.port("eth0").up && left.port("eth0").addresses.is_empty(), "{left:?}");
+    });
+}
+
+#[test]
+fn a_cable_that_is_pulled_and_put_back_keeps_the_address() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let dnsmasq = lab.dnsmasq("srv0", &["--dhcp-range=172.16.0.10,172.16.0.20,255.255.255.0,1h"]);
+    let network = lab.node(|| bring_up(&settings()).unwrap());
+    let addresses = vec![format!("{}/24", network.lease.address)];
+    ip("link set srv0 down").unwrap();
+    let held = addresses.clone();
+    lab.node(move || {
+        wait_until("said", || lines("net: eth0 (52:54:00:ac:10:01): carrier lost").len() == 1);
+        assert_eq!(ports_and_routes().port("eth0").addresses, held);
+    });
+    ip("link set srv0 up").unwrap();
+    lab.node(move || {
+        wait_until("asked", || lines("dhcp: eth0: lease ").iter().any(|line| line.contains("renewed")));
+        assert_eq!(ports_and_routes().port("eth0").addresses, addresses);
+        assert_eq!(lines("dhcp: eth0: REQUEST").len(), 2);
+        network.leave().unwrap();
+    });
+    assert_eq!(dnsmasq.count("DHCPDISCOVER(srv0)"), 1);
+}
+
+// F13
+#[test]
+fn an_address_that_somebody_has_is_declined_and_another_one_taken() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let dhcpd = dhcpd(&lab, 600, "");
+    // dhcpd begins at the beginning of a range.
+    ip("addr add 172.16.0.9/24 dev srv0").unwrap();
+    lab.node(|| {
+        let network = bring_up(&Settings { dhcp: Duration::from_secs(30), ..settings() }).unwrap();
+        assert_eq!(network.lease.address, Ipv4Addr::new(172, 16, 0, 10));
+        let said = lines("dhcp: eth0: 172.16.0.9 from 172.16.0.254 is in use by ");
+        assert!(said.len() == 1 && said[0].ends_with("DECLINE sent; starting again in 10.0 s"), "{said:?}");
+    });
+    assert_eq!(dhcpd.count("DHCPDECLINE of 172.16.0.9 from 52:54:00:ac:10:01"), 1);
+}
+
+// F15
+#[test]
+fn of_two_served_ports_the_loser_gives_its_lease_back_at_once() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    lab.wire("eth1", SECOND_MAC, "srv1", "172.17.0.254/24");
+    let first = lab.dnsmasq("srv0", &["--dhcp-range=172.16.0.10,172.16.0.250,255.255.255.0,1h"]);
+    let second = lab.dnsmasq("srv1", &["--dhcp-range=172.17.0.10,172.17.0.250,255.255.255.0,1h"]);
+    let network = lab.node(|| bring_up(&settings()).unwrap());
+    let (loser, loser_server, winner_server) = match network.port.as_str() {
+        "eth0" => ("eth1", &second, &first),
+        _ => ("eth0", &first, &second),
+    };
+    loser_server.wait_for_line("DHCPRELEASE(");
+    assert_eq!(winner_server.count("DHCPRELEASE("), 0);
+    lab.node(move || {
+        assert!(!ports_and_routes().port(loser).up);
+        network.leave().unwrap();
+    });
+    winner_server.wait_for_line("DHCPRELEASE(");
+}
+
+// F15
+#[test]
+fn a_boot_that_fails_gives_its_lease_back() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    let dnsmasq = lab.dnsmasq("srv0", &["--dhcp-range=172.16.0.10,172.16.0.20,255.255.255.0,1h"]);
+    let (code, record) = rehearse(&lab, "rootstream.image=http://172.16.0.254/i.tar rootstream.retry=1s");
+    assert_eq!(code, 1, "{record}");
+    dnsmasq.wait_for_line("DHCPRELEASE(srv0)");
+    lab.node(|| {
+        let left = ports_and_routes();
+        assert!(!left.port("eth0").up && left.port("eth0").addresses.is_empty(), "{left:?}");
+    });
+}
+
+#[test]
+fn a_fixed_address_gets_options_of_both_servers() {
+    let fixed = Settings { fixed: Some((Ipv4Addr::new(172, 16, 0, 7), 24)), ..settings() };
+    let _ = unpacked("isc-dhcp-server").unwrap();
+    for server in ["dnsmasq", "dhcpd"] {
+        let fixed = fixed.clone();
+        thread::spawn(move || {
+            let lab = Lab::new();
+            lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+            let _server = match server {
+                "dnsmasq" => lab.dnsmasq(
+                    "srv0",
+                    &[
+                        "--dhcp-range=172.16.0.10,172.16.0.20,255.255.255.0,1h",
+                        "--dhcp-option=option:dns-server,172.16.0.253",
+                        "--dhcp-option=option:domain-search,a.test,b.test",
+                    ],
+                ),
+                _ => dhcpd(
+                    &lab,
+                    600,
+                    r#"option domain-name-servers 172.16.0.253; option domain-search "a.test", "b.test";"#,
+                ),
+            };
+            lab.node(move || {
+                ip("link set eth0 up").unwrap();
+                ip("addr add 172.16.0.7/24 dev eth0").unwrap();
+                let network = bring_up(&fixed).unwrap();
+                let lease = &network.lease;
+                assert_eq!((lease.address, lease.prefix, lease.time), (Ipv4Addr::new(172, 16, 0, 7), 24, None));
+                assert_eq!(lease.dns, [Ipv4Addr::new(172, 16, 0, 253)]);
+                assert_eq!(lease.search, ["a.test", "b.test"]);
+                network.leave().unwrap();
+                assert_eq!(ports_and_routes().port("eth0").addresses, ["172.16.0.7/24"], "as it was found");
+            });
+        })
+        .join()
+        .unwrap_or_else(|_| panic!("{server}"));
+    }
+}
