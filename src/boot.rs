@@ -12,7 +12,7 @@ use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
 use crate::facts::NodeFacts;
 use crate::failure::Advise;
-use crate::handover::{self, Ready};
+use crate::handover::{self, Port, Ready};
 use crate::image::{self, Anchors, Installed, Machine, Mounting, Plan, Sources, Tally, Unpack};
 use crate::modules::loader::{Loaded, Loader};
 use crate::modules::{Aliases, auto, helper, unclaimed};
@@ -88,8 +88,10 @@ fn from_image(config: &Config, network: &mut Network, record: &mut Record) -> Re
         // A site may well boot a kernel that needs no modules from the image.
         checks.mismatches().into_iter().for_each(|mismatch| record.warn(mismatch));
         record.checks = checks;
-        record.handover = handover::additions(&root, Some(&network.lease));
-        handover::prepare(root, config, &network.lease)
+        let port = Port::of(network, &config.net.client_id, Path::new("/sys"));
+        let (ready, written) = handover::prepare(root, config, &port, Path::new(RUN))?;
+        record.handover = written;
+        Ok(ready)
     })
 }
 
