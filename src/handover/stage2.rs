@@ -84,8 +84,11 @@ pub(super) fn files(root: &Path, port: &Port<'_>) -> Vec<File> {
     Vec::new()
 }
 
-/// Whether the image's systemd starts a unit.
+/// Whether the image's systemd starts a unit: something wants it, and it is not masked.
 fn starts(root: &Path, unit: &str) -> bool {
+    if fs::read_link(root.join("etc/systemd/system").join(unit)).is_ok_and(|link| link == Path::new("/dev/null")) {
+        return false;
+    }
     let folders = ["etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
     let targets = folders.iter().flat_map(|folder| fs::read_dir(root.join(folder)).into_iter().flatten().flatten());
     let wanting = targets.filter(|entry| {
@@ -127,5 +130,7 @@ mod tests {
         assert!(paths(root.path()).is_empty(), "the site's own profile");
         enable("etc/systemd/system/sockets.target.requires", "systemd-networkd.service");
         assert_eq!(paths(root.path()), ["/run/systemd/network/zz-rootstream.network"]);
+        symlink("/dev/null", root.path().join("etc/systemd/system/systemd-networkd.service")).unwrap();
+        assert!(paths(root.path()).is_empty(), "masked");
     }
 }
