@@ -88,7 +88,7 @@ pub enum ClientId {
 
 impl ClientId {
     /// The option's value for the port with this MAC.
-    fn option(&self, mac: [u8; 6]) -> Option<Vec<u8>> {
+    pub(crate) fn option(&self, mac: [u8; 6]) -> Option<Vec<u8>> {
         let [_, _, iaid @ ..] = mac;
         match self {
             Self::Mac => Some([&[1], &mac[..]].concat()),
