@@ -87,7 +87,7 @@ fn what_is_not_signed_by_a_trusted_key_is_refused() {
     comment[at + 10] = b'2';
     let cases: [(&str, Option<Vec<u8>>, &str); 8] = [
         ("missing", None, "it has no signature: the server answered 404 Not Found to http://"),
-        ("wrong key", Some(other.sign(&image, "i.tar.zst")), "not made with any of the 1 trusted keys"),
+        ("wrong key", Some(other.sign(&image, "i.tar.zst")), "not made with the trusted key"),
         ("truncated", Some(good[..good.len() / 2].to_vec()), "damaged or cut short"),
         ("empty", Some(Vec::new()), "damaged or cut short"),
         ("no signature at all", Some(b"<html>".to_vec()), "damaged or cut short"),

@@ -137,6 +137,12 @@ pub(super) fn explain(error: &rustls::Error) -> (String, bool) {
             date(not_before),
             date(time)
         ),
+        // Its own words for these are the names of types.
+        CertificateError::Other(_) => {
+            "the server's certificate is refused: it is not one that a server may have (an authority's own, or malformed); \
+             pin it as it is, or give the server one that the authority in tls/ signed"
+                .to_owned()
+        }
         error => format!("the server's certificate is refused: {error}"),
     };
     (why, true)

@@ -554,7 +554,8 @@ impl<'a> Tree<'a> {
 }
 
 fn twice(name: &Name) -> anyhow::Error {
-    refuse(format!("the archive has {name} twice, or something below a link"), "publish the image again")
+    let what = format!("the archive has {name} twice, or something below a link, or it was there before");
+    refuse(what, "unpack into an empty folder; if it was one, publish the image again")
 }
 
 fn look(parent: &OwnedFd, name: &[u8]) -> nix::Result<FileStat> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use minisign_verify::{Error, PublicKey, Signature, StreamVerifier};
 
 use crate::failure::Advise as _;
@@ -78,7 +78,10 @@ impl Keys {
                 begun => return begun.context("the signature cannot be checked"),
             }
         }
-        bail!("the signature was not made with any of the {} trusted keys", self.0.len())
+        match self.0.len() {
+            1 => bail!("the signature was not made with the trusted key (is this the site's public key?)"),
+            count => bail!("the signature was not made with any of the {count} trusted keys"),
+        }
     }
 }
 
@@ -103,7 +106,11 @@ pub fn files_in(folder: &Path, suffix: &str) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn key(name: &str, text: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<PublicKey> {
-    let decoded = text().and_then(|text| Ok(PublicKey::decode(&text)?));
+    let decoded = text().and_then(|text| {
+        let secret = text.lines().next().is_some_and(|comment| comment.contains("secret key"));
+        ensure!(!secret, "this is a secret key, which belongs on no other machine; the public one ends in .pub");
+        Ok(PublicKey::decode(&text)?)
+    });
     let todo = "name a minisign public key (two lines; `rootstream key new` makes one)";
     decoded.advise(format!("reading the trust key {name}"), todo)
 }
@@ -166,7 +173,7 @@ y/rUw2y8/hOUYjZU71eHp/Wo1KZ40fGy2VJEDl34XMJM+TX48Ss/17u3IvIfbVR1FkZZSNCisQbuQY+b
         assert_eq!(signature.file_name(), Some("test"));
         assert!(why(b"tesu", SIGNATURE).contains("not of these bytes"));
         assert!(why(b"test", &SIGNATURE.replace("1556193335", "1556193336")).contains("not of these bytes"));
-        assert!(why(b"test", &SIGNATURE.replace("RUQf6L", "RUQf6M")).contains("not made with any of the 1"));
+        assert!(why(b"test", &SIGNATURE.replace("RUQf6L", "RUQf6M")).contains("not made with the trusted key"));
         assert!(why(b"test", SIGNATURE.get(..200).unwrap()).contains("cut short"));
         assert!(why(b"test", "").contains("cut short"));
         // Bits of the signature itself.

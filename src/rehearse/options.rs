@@ -18,7 +18,7 @@ usage: init rehearse --root DIR --cmdline 'PARAMETERS' [OPTIONS]
 
   --root DIR       an existing, empty folder; only the image's entries are written into it
   --cmdline TEXT   the node's kernel parameters
-  --force          DIR need not be empty
+  --force          DIR need not be empty; what an image has too must not be in it
   --no-owners      unpack what an unprivileged user can; the rest is counted in the record
   --net            take DHCP on the ports of this network namespace first, and leave them as found
   --this-host      with --net: also in the machine's own network namespace

@@ -24,7 +24,10 @@ use crate::progress::{Progress, megabytes};
 pub fn verify(site: &Site, build: &Build) -> Result<bool> {
     let Manifest { name, build: id, .. } = &build.manifest;
     let wrong = || format!("the build {id} of {name} is not what it should be");
-    let todo = format!("publish it again (rootstream image publish {name}), and see to the disk that it was on");
+    let todo = format!(
+        "remove it (rootstream image rm {name} {id}), publish the image again (rootstream image publish {name}), and see to \
+         the disk that it was on"
+    );
     let trusted = Keys::parse(&keys::trusted(site)?)?;
     let signed = !trusted.is_empty();
     if signed {
