@@ -16,7 +16,11 @@ use crate::{image, net};
 
 mod date;
 mod docs;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod ip;
 mod params;
+mod route;
 mod values;
 
 pub use docs::boot_parameters_md;
@@ -124,7 +128,8 @@ impl Default for Config {
                 carrier: Duration::from_secs(60),
                 dhcp: Duration::from_secs(120),
                 nameservers: Vec::new(),
-                fixed: None,
+                ip: Vec::new(),
+                routes: Vec::new(),
             },
             tmpfs: TmpfsOptions::default(),
             modules: Vec::new(),

@@ -82,6 +82,10 @@ impl Links {
         self.run(self.handle.link().set(LinkUnspec::new_with_index(index).mtu(mtu).build()).execute())
     }
 
+    pub(super) fn set_mac(&self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.run(self.handle.link().set(LinkUnspec::new_with_index(index).address(mac.to_vec()).build()).execute())
+    }
+
     /// Adds an address, and with it the route to its subnet. False when it was there already.
     pub(super) fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<bool> {
         is_new(self.run(self.handle.address().add(index, IpAddr::V4(address), prefix).execute()))

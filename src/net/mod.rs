@@ -5,6 +5,7 @@
 //! - `packet`: raw sockets that see DHCP replies.
 //! - `arp`: whether somebody has an address already.
 //! - `firmware`: what servers are told of the machine.
+//! - `statics`: what the administrator says about a port.
 //! - `port`: one port with its sockets and DHCP client.
 //! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
@@ -27,10 +28,11 @@ mod packet;
 mod port;
 mod race;
 mod resolve;
+mod statics;
 mod verdict;
 mod wait;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,6 +47,7 @@ use link::Links;
 pub use mac::Mac;
 pub(crate) use mac::parse_mac;
 use port::Port;
+pub use statics::{Address, Ip, Method, Route};
 
 /// How long a sent frame may need to leave the port before the port is taken down.
 const LINGER: Duration = Duration::from_millis(20);
@@ -52,7 +55,7 @@ const LINGER: Duration = Duration::from_millis(20);
 /// How the network is brought up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `rootstream.net=`, or the device of `ip=DEVICE:dhcp`: ports to try, by name, MAC or driver; empty means all.
+    /// `rootstream.net=`: ports to try, by name, MAC or driver; empty means all, or those that `ip=` names.
     pub ports: Vec<String>,
     /// `BOOTIF=`: the MAC of the port that the firmware booted from.
     pub bootif: Option<[u8; 6]>,
@@ -64,8 +67,10 @@ pub struct Settings {
     pub dhcp: Duration,
     /// `nameserver=`: used before the lease's servers.
     pub nameservers: Vec<IpAddr>,
-    /// The address that the port has, with its prefix length: DHCP is asked for options only.
-    pub fixed: Option<(Ipv4Addr, u8)>,
+    /// `ip=`, each line for its port; none means DHCP on every port.
+    pub ip: Vec<Ip>,
+    /// `rd.route=`: routes beside those of the lease.
+    pub routes: Vec<Route>,
 }
 
 /// What DHCP option 61 carries.
@@ -113,7 +118,9 @@ pub struct Network {
 impl Network {
     /// A resolver that asks `nameserver=` and the lease's servers, in-process.
     pub fn resolver(&self) -> Arc<dyn Resolve> {
-        let servers = self.nameservers.iter().copied().chain(self.lease.dns.iter().copied().map(IpAddr::V4));
+        // Those of the command line that are IPv4 are part of the lease.
+        let own = self.nameservers.iter().copied().filter(IpAddr::is_ipv6);
+        let servers = own.chain(self.lease.dns.iter().copied().map(IpAddr::V4));
         let search = self.lease.search_list().into_iter().map(str::to_owned).collect();
         Arc::new(resolve::Dns::new(servers, search))
     }

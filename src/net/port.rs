@@ -12,6 +12,7 @@ use super::choose::Runner;
 use super::link::{Link, Links};
 use super::mac::Mac;
 use super::packet::{Frame, Socket};
+use super::statics::Said;
 use crate::dhcp::client::{Action, Client, Event, Identity};
 use crate::dhcp::wire::{Message, option};
 use crate::dhcp::{Ignored, Lease, frame};
@@ -31,6 +32,10 @@ pub(super) struct Port {
     link: Link,
     mac: [u8; 6],
     driver: Option<String>,
+    /// What the command line says about it.
+    said: Said,
+    /// An address that was put on it before its server was asked.
+    address: Option<(Ipv4Addr, u8)>,
     socket: Option<Socket>,
     /// While somebody may claim the address that we are about to take.
     arp: Option<Socket>,
@@ -61,17 +66,26 @@ struct Done {
 impl Port {
     /// Brings the port up and listens on it. A port that cannot be brought up takes part without
     /// ever having carrier.
-    pub(super) fn open(links: &Links, link: Link, driver: Option<String>, identity: Identity) -> Self {
+    pub(super) fn open(links: &Links, link: Link, driver: Option<String>, identity: Identity, said: Said) -> Self {
         let mac = identity.mac;
-        let up = if link.up { Ok(()) } else { links.set_up(link.index) };
-        let (socket, broken) = match up.and_then(|()| Socket::dhcp(link.index)) {
+        let (socket, broken) = match bring_up(links, &link, mac).and_then(|()| Socket::dhcp(link.index)) {
             Ok(socket) => (Some(socket), None),
             Err(error) => (None, Some(error)),
         };
+        // A server answers INFORM to the address, and asks by ARP who has it.
+        let address = identity.fixed.filter(|(address, prefix)| {
+            let added = links.add_address(link.index, *address, *prefix);
+            added.unwrap_or_else(|error| {
+                log::warn!("net: {}: adding address {address}/{prefix}: {error}", link.name);
+                false
+            })
+        });
         let port = Self {
             link,
             mac,
             driver,
+            said,
+            address,
             socket,
             arp: None,
             broken,
@@ -132,12 +146,17 @@ impl Port {
     }
 
     pub(super) fn runner(&self, bootif: Option<[u8; 6]>) -> Runner {
-        Runner { boot: bootif == Some(self.mac), bound: self.bound }
+        let boot = bootif.is_some() && (bootif == self.link.mac || bootif == Some(self.mac));
+        Runner { boot, bound: self.bound }
     }
 
     /// The lease that is ours now.
     pub(super) fn lease(&self) -> Option<Lease> {
-        self.client.lease().map(|lease| Lease { granted: Some(self.granted), ..lease.clone() })
+        let lease = match self.said.lease() {
+            Some(lease) => self.first_carrier.map(|_| lease),
+            None => self.client.lease().map(|lease| self.said.amend(lease.clone())),
+        };
+        lease.map(|lease| Lease { granted: Some(self.granted), ..lease })
     }
 
     /// Any server answered at all.
@@ -165,7 +184,13 @@ impl Port {
         if carrier {
             self.first_carrier.get_or_insert(now);
             log::info!("net: {}: carrier after {:.1} s", self.title(), now.as_secs_f32());
-            self.step(Event::Carrier, now);
+            match self.said.lease() {
+                Some(lease) => {
+                    log::info!("net: {}: address {}/{} of ip=", self.title(), lease.address, lease.prefix);
+                    self.bind(now);
+                }
+                None => drop(self.step(Event::Carrier, now)),
+            }
         } else {
             log::warn!("net: {}: carrier lost", self.title());
             self.bound = None;
@@ -219,13 +244,25 @@ impl Port {
         self.step(Event::Leave, Duration::ZERO).unicast
     }
 
-    /// Takes the port down if it was found down.
+    fn bind(&mut self, now: Duration) {
+        self.bound = Some(now);
+        self.granted = since_kernel_start();
+    }
+
+    /// Takes the port down if it was found down, and gives it back its own MAC.
     pub(super) fn put_back(&self, links: &Links) -> io::Result<()> {
-        if self.link.up {
+        let index = self.link.index;
+        if let Some((address, prefix)) = self.address {
+            links.delete_address(index, address, prefix)?;
+        }
+        let own = self.link.mac.filter(|own| *own != self.mac);
+        if self.link.up && own.is_none() {
             return Ok(());
         }
         log::info!("net: {} is taken down again", self.title());
-        links.set_down(self.link.index)
+        links.set_down(index)?;
+        own.map_or(Ok(()), |mac| links.set_mac(index, mac))?;
+        if self.link.up { links.set_up(index) } else { Ok(()) }
     }
 
     fn step(&mut self, event: Event<'_>, now: Duration) -> Done {
@@ -247,8 +284,7 @@ impl Port {
                 }
                 Action::Bound => {
                     self.arp = None;
-                    self.bound = Some(now);
-                    self.granted = since_kernel_start();
+                    self.bind(now);
                 }
                 Action::Lost => self.bound = None,
             }
@@ -312,6 +348,18 @@ impl Port {
         }
         story
     }
+}
+
+/// Brings a port up with this MAC, which most drivers change only while it is down.
+fn bring_up(links: &Links, link: &Link, mac: [u8; 6]) -> io::Result<()> {
+    let other = link.mac != Some(mac);
+    if link.up && other {
+        links.set_down(link.index)?;
+    }
+    if other {
+        links.set_mac(link.index, mac)?;
+    }
+    if link.up && !other { Ok(()) } else { links.set_up(link.index) }
 }
 
 /// The next frame that waits, if any.

@@ -9,6 +9,7 @@ use super::choose::{self, Runner};
 use super::firmware::Firmware;
 use super::link::{self, Links};
 use super::port::Port;
+use super::statics::Said;
 use super::{Settings, verdict, wait};
 use crate::dhcp::Lease;
 use crate::dhcp::client::Identity;
@@ -114,16 +115,17 @@ fn look(
     for link in list {
         let Some(mac) = link.mac.filter(|_| ports.iter().all(|port| port.index() != link.index)) else { continue };
         let driver = link::driver(Path::new("/sys"), &link);
-        if choose::is_wanted(&link, driver.as_deref(), &settings.ports) {
+        if let Some(said) = Said::about(settings, &link, driver.as_deref(), false) {
+            let mac = said.ip.mac.unwrap_or(mac);
             let identity = Identity {
                 mac,
                 client_id: settings.client_id.option(mac),
                 max_mtu: u16::try_from(link.max_mtu.unwrap_or(link.mtu)).unwrap_or(u16::MAX),
                 arch: firmware.arch,
                 uuid: firmware.uuid,
-                fixed: settings.fixed,
+                fixed: said.informed(),
             };
-            ports.push(Port::open(links, link, driver, identity));
+            ports.push(Port::open(links, link, driver, identity, said));
         }
     }
     if let Some(port) = ports.iter().find(|port| port.is_forbidden()) {

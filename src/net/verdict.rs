@@ -59,15 +59,19 @@ fn no_port(settings: &Settings, list: &[Link]) -> anyhow::Error {
         })
         .collect();
     let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    let (what, todo) = if settings.ports.is_empty() {
+    let devices = settings.ip.iter().filter_map(|ip| ip.device.clone());
+    let wanted: Vec<String> = settings.ports.iter().cloned().chain(devices).collect();
+    let (what, todo) = if wanted.is_empty() {
         (
             "no Ethernet port appeared".to_owned(),
             "add the driver of this machine's network card to modules.txt or rootstream.modules=".to_owned(),
         )
     } else {
         (
-            format!("no Ethernet port matches rootstream.net={}", settings.ports.join(",")),
-            "name one of the ports shown, its MAC or its driver; or add the missing driver to modules.txt".to_owned(),
+            format!("no Ethernet port matches {}", wanted.join(", ")),
+            "name one of the ports shown, its MAC or its driver, in ip= or rootstream.net=; names that udev gives, such as \
+             eno1, are not known yet here; or add the missing driver to modules.txt"
+                .to_owned(),
         )
     };
     let why = format!("after {} s the kernel shows {names}", settings.carrier.as_secs());

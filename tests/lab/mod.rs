@@ -67,8 +67,15 @@ pub(crate) fn settings() -> Settings {
         carrier: Duration::from_secs(15),
         dhcp: Duration::from_secs(15),
         nameservers: Vec::new(),
-        fixed: None,
+        ip: Vec::new(),
+        routes: Vec::new(),
     }
+}
+
+/// What the kernel command line says about the network, with little patience.
+pub(crate) fn settings_of(line: &str) -> Settings {
+    let common = "rootstream.image=http://master/i.tar rootstream.carrier=15s rootstream.dhcp=15s";
+    rootstream::cmdline::parse(&format!("{common} {line}")).check().unwrap().net
 }
 
 /// What a test's server answers with, with the fields of every answer filled in.
@@ -197,6 +204,37 @@ impl Lab {
     }
 }
 
+/// A tar with an init that is found and never run, and something to download.
+pub(crate) fn image() -> Vec<u8> {
+    let mut elf = [0; 120];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[18] = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    elf[32] = 64;
+    elf[54] = 56;
+    elf[56] = 1;
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, mode, data) in [("sbin/init", 0o755, &elf[..]), ("data", 0o644, &[7; 2 << 20])] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(mode);
+        header.set_size(data.len() as u64);
+        builder.append_data(&mut header, path, data).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Rehearses a boot on the node; exit code and record.
+pub(crate) fn rehearse(lab: &Lab, parameters: &str) -> (i32, Value) {
+    let parameters = parameters.to_owned();
+    lab.node(move || {
+        let root = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_init"));
+        command.args(["rehearse", "--json", "--net", "--root"]).arg(root.path()).args(["--cmdline", &parameters]);
+        let output = command.output().unwrap();
+        println!("{}", String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+    })
+}
+
 /// A running server; ended when dropped.
 pub(crate) struct Server {
     child: Child,
@@ -254,6 +292,7 @@ pub(crate) struct Seen {
 pub(crate) struct SeenPort {
     name: String,
     pub(crate) up: bool,
+    pub(crate) mac: String,
     pub(crate) mtu: u64,
     /// IPv4 addresses, such as `10.0.0.1/24`.
     pub(crate) addresses: Vec<String>,
@@ -269,12 +308,13 @@ impl Seen {
 /// Asks `ip`, not the code under test.
 pub(crate) fn ports_and_routes() -> Seen {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let ports = json("-4 -j addr").into_iter().chain(json("-j link")).fold(Vec::new(), |mut ports, port| {
+    let ports = json("-j addr").into_iter().fold(Vec::new(), |mut ports, port| {
         if ports.iter().all(|known: &SeenPort| known.name != text(&port["ifname"])) {
-            let addresses = port["addr_info"].as_array().into_iter().flatten();
+            let addresses = port["addr_info"].as_array().into_iter().flatten().filter(|a| a["family"] == "inet");
             ports.push(SeenPort {
                 name: text(&port["ifname"]),
                 up: port["flags"].as_array().unwrap().contains(&"UP".into()),
+                mac: text(&port["address"]),
                 mtu: port["mtu"].as_u64().unwrap(),
                 addresses: addresses.map(|a| format!("{}/{}", text(&a["local"]), a["prefixlen"])).collect(),
             });

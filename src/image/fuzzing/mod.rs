@@ -24,12 +24,13 @@ use super::trust::{Keys, SignatureFile};
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("archive", archive),
     ("chunks", chunks),
     ("cmdline", cmdline),
     ("decoders", decoders),
     ("dhcp", crate::dhcp::fuzzing::dhcp),
+    ("ip", crate::cmdline::fuzzing::ip),
     ("manifest", manifest),
     ("ranges", ranges),
     ("signature", signature),
