@@ -21,6 +21,7 @@ pub mod failure;
 pub mod handover;
 pub mod image;
 mod inside;
+pub mod lldp;
 pub mod log;
 pub mod modules;
 pub mod mounts;

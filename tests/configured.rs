@@ -127,3 +127,48 @@ fn name_servers_of_the_command_line_come_first() {
         network.leave().unwrap();
     });
 }
+
+// The kernel of the machine that tests may have no VLANs, and says so; those that have them are virtual.
+#[test]
+fn a_vlan_is_made_or_the_module_is_named_and_the_ports_are_left_as_found() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    lab.node(|| {
+        match bring_up(&settings_of("vlan=vlan0005:eth0 ip=172.16.0.1:::24::vlan0005:none")) {
+            Ok(network) => {
+                assert_eq!(network.port, "vlan0005");
+                let seen = ports_and_routes();
+                assert_eq!(seen.port("vlan0005").addresses, ["172.16.0.1/24"]);
+                assert!(seen.port("eth0").up && seen.port("eth0").addresses.is_empty());
+                network.leave().unwrap();
+            }
+            Err(error) => {
+                let failure = Failure::from_error(&error);
+                assert_eq!(failure.what, "making vlan0005, VLAN 5 on eth0");
+                assert!(failure.todo.contains("the module 8021q"), "{}", failure.todo);
+            }
+        }
+        let left = ports_and_routes();
+        assert!(!left.port("eth0").up && !left.has("vlan0005"), "{left:?}");
+
+        match bring_up(&settings_of("bond=bond1:eth0:mode=active-backup ip=172.16.0.1:::24::bond1:none")) {
+            Ok(network) => {
+                assert_eq!(network.port, "bond1");
+                network.leave().unwrap();
+            }
+            Err(error) => {
+                let failure = Failure::from_error(&error);
+                assert_eq!(failure.what, "making the bond bond1");
+                assert!(failure.todo.contains("the module bonding"), "{}", failure.todo);
+            }
+        }
+        let left = ports_and_routes();
+        assert!(!left.port("eth0").up && !left.has("bond1"), "{left:?}");
+
+        let soon = Settings { carrier: Duration::from_secs(1), ..settings_of("vlan=vlan5:eno1 bond=bond0:eth0,eth1") };
+        let alone = Settings { bonds: Vec::new(), ports: vec!["vlan5".to_owned()], ..soon };
+        let failure = Failure::from_error(&bring_up(&alone).unwrap_err());
+        assert_eq!(failure.what, "vlan5 cannot be made: no eno1");
+        assert!(failure.why.contains("eth0 (52:54:00:ac:10:01)"), "{}", failure.why);
+    });
+}

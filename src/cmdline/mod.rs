@@ -15,6 +15,7 @@ use crate::mounts::TmpfsOptions;
 use crate::{image, net};
 
 mod date;
+mod devices;
 mod docs;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -130,6 +131,8 @@ impl Default for Config {
                 nameservers: Vec::new(),
                 ip: Vec::new(),
                 routes: Vec::new(),
+                bonds: Vec::new(),
+                vlans: Vec::new(),
             },
             tmpfs: TmpfsOptions::default(),
             modules: Vec::new(),

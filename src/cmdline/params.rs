@@ -7,7 +7,8 @@ use super::values::{
     address, break_step, client_id, duration, flag, ip, list, log_level, mac_of_bootif, modules, onfail, overlays,
     sha256, urls,
 };
-use super::{date, route};
+use super::{date, devices, route};
+use crate::modules::Request;
 use crate::mounts::TmpfsOptions;
 
 /// A kernel parameter: what it is called, what it means, and how its value gets into [`Config`].
@@ -28,7 +29,7 @@ pub struct Param {
 
 /// Names that the design has and this version has not: refused, because a boot without them would
 /// not be what was asked for.
-pub(super) const PLANNED: &[&str] = &["rootstream.watchdog", "rootstream.report", "vlan", "bond"];
+pub(super) const PLANNED: &[&str] = &["rootstream.watchdog", "rootstream.report"];
 
 /// Every parameter that this version understands.
 pub const PARAMS: &[Param] = &[
@@ -127,6 +128,33 @@ pub const PARAMS: &[Param] = &[
         default: "the lease's",
         meaning: "a name server to ask before the lease's, in stage 2 too; may be given several times",
         set: |config, value| address(value).map(|server| config.net.nameservers.push(server)),
+    },
+    Param {
+        name: "bond",
+        group: "Network",
+        value: "NAME[:PORT,PORT…[:OPTION=VALUE,…[:MTU]]]",
+        default: "none; `bond` alone is `bond0:eth0,eth1`",
+        meaning: "a bond of these ports, each the kernel's name or the MAC with dashes, made as they appear; they take no part themselves any more. Options are those of the bonding module that belong to one bond: `mode` (`802.3ad`, `active-backup`, `balance-rr`, …), `miimon` (100 where neither it nor `arp_interval` is given), `lacp_rate`, `xmit_hash_policy`, `primary`, …; several addresses of `arp_ip_target` are separated by semicolons. Loads the module bonding",
+        set: |config, value| {
+            let bond = devices::bond(value)?;
+            config.net.bonds.push(bond);
+            // Else the module makes a bond0 of its own.
+            config.modules.push(Request { name: "bonding".to_owned(), options: "max_bonds=0".to_owned() });
+            Ok(())
+        },
+    },
+    Param {
+        name: "vlan",
+        group: "Network",
+        value: "NAME:PORT",
+        default: "none",
+        meaning: "a VLAN on a port or on a bond of `bond=`, which takes no part itself any more. The name has the number: `vlan5`, `vlan0005`, `eth0.5`, `eth0.0005`. PORT: the kernel's name or the MAC with dashes. May be given several times; all are tried. Loads the module 8021q",
+        set: |config, value| {
+            let vlan = devices::vlan(value)?;
+            config.net.vlans.push(vlan);
+            config.modules.push(Request { name: "8021q".to_owned(), options: String::new() });
+            Ok(())
+        },
     },
     Param {
         name: "rd.route",

@@ -6,6 +6,8 @@
 //! - `arp`: whether somebody has an address already.
 //! - `firmware`: what servers are told of the machine.
 //! - `statics`: what the administrator says about a port.
+//! - `vlan`, `bond`: what is to be made on top of ports; `stack` makes it.
+//! - `lldp`: what the switch says about a port.
 //! - `port`: one port with its sockets and DHCP client.
 //! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
@@ -17,19 +19,23 @@
 //! - [`namespace`]: whether this is the machine's own network.
 
 mod arp;
+mod bond;
 mod choose;
 mod configure;
 mod firmware;
 mod keep;
 mod link;
+mod lldp;
 mod mac;
 pub mod namespace;
 mod packet;
 mod port;
 mod race;
 mod resolve;
+mod stack;
 mod statics;
 mod verdict;
+mod vlan;
 mod wait;
 
 use std::net::IpAddr;
@@ -42,12 +48,16 @@ use anyhow::Context;
 use crate::dhcp::Lease;
 use crate::failure::Advise;
 use crate::image::Resolve;
+use crate::lldp::Neighbour;
+pub use bond::{Bond, BondOption};
 use keep::{Keeper, Kept};
 use link::Links;
 pub use mac::Mac;
 pub(crate) use mac::parse_mac;
 use port::Port;
+use stack::Stack;
 pub use statics::{Address, Ip, Method, Route};
+pub use vlan::Vlan;
 
 /// How long a sent frame may need to leave the port before the port is taken down.
 const LINGER: Duration = Duration::from_millis(20);
@@ -71,6 +81,10 @@ pub struct Settings {
     pub ip: Vec<Ip>,
     /// `rd.route=`: routes beside those of the lease.
     pub routes: Vec<Route>,
+    /// `bond=`: bonds to make.
+    pub bonds: Vec<Bond>,
+    /// `vlan=`: VLANs to make, on ports or on those bonds.
+    pub vlans: Vec<Vlan>,
 }
 
 /// What DHCP option 61 carries.
@@ -109,8 +123,11 @@ pub struct Network {
     pub mac: [u8; 6],
     /// What the server granted; [`Network::settle`] brings it up to date.
     pub lease: Lease,
+    /// What the switch says about the port, or about a port below it.
+    pub switch: Option<Neighbour>,
     nameservers: Vec<IpAddr>,
     loopback: Loopback,
+    stack: Stack,
     keeper: Keeper,
     settled: Option<Kept>,
 }
@@ -133,6 +150,7 @@ impl Network {
         if self.settled.is_none() {
             let kept = self.keeper.stop()?;
             self.lease = kept.lease().clone();
+            self.switch = kept.port.switch();
             self.settled = Some(kept);
         }
         Ok(())
@@ -150,7 +168,7 @@ impl Network {
         };
         // Each is tried, whatever becomes of the others.
         let (links, port, taken_back) = kept.take_back();
-        let ports = put_back(&links, vec![port]);
+        let ports = put_back(&links, vec![port]).and(self.stack.put_back(&links));
         let loopback = self.loopback.put_back(&links);
         taken_back.and(ports).and(loopback).with_context(leaving)
     }
@@ -166,15 +184,28 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
     let started = Instant::now();
     let links = Links::open().advise("opening rtnetlink", "build the kernel with CONFIG_NET")?;
     let loopback = Loopback::bring_up(&links)?;
-    match win(links, settings, started) {
+    let mut stack = Stack::new(settings);
+    match win(links, settings, started, &mut stack) {
         Ok(kept) => {
+            let switch = kept.port.switch();
             let (port, mac) = (kept.port.name().to_owned(), kept.port.mac());
             log::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
             let (nameservers, lease) = (settings.nameservers.clone(), kept.lease().clone());
-            Ok(Network { port, mac, lease, nameservers, loopback, keeper: Keeper::start(kept), settled: None })
+            Ok(Network {
+                port,
+                mac,
+                lease,
+                switch,
+                nameservers,
+                loopback,
+                stack,
+                keeper: Keeper::start(kept),
+                settled: None,
+            })
         }
         Err(failed) => {
             let (links, error) = *failed;
+            complain(stack.put_back(&links));
             complain(loopback.put_back(&links));
             Err(error)
         }
@@ -182,9 +213,14 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
 }
 
 /// Runs the race, puts the losers back, and configures the winner.
-fn win(links: Links, settings: &Settings, started: Instant) -> Result<Kept, Box<(Links, anyhow::Error)>> {
+fn win(
+    links: Links,
+    settings: &Settings,
+    started: Instant,
+    stack: &mut Stack,
+) -> Result<Kept, Box<(Links, anyhow::Error)>> {
     let mut ports = Vec::new();
-    let (number, lease) = match race::run(&links, settings, started, &mut ports) {
+    let (number, lease) = match race::run(&links, settings, started, stack, &mut ports) {
         Ok(won) => won,
         Err(error) => {
             complain(put_back(&links, ports));

@@ -10,12 +10,14 @@ use std::time::Duration;
 use super::arp;
 use super::choose::Runner;
 use super::link::{Link, Links};
+use super::lldp::Ear;
 use super::mac::Mac;
 use super::packet::{Frame, Socket};
 use super::statics::Said;
 use crate::dhcp::client::{Action, Client, Event, Identity};
 use crate::dhcp::wire::{Message, option};
 use crate::dhcp::{Ignored, Lease, frame};
+use crate::lldp::Neighbour;
 use crate::random;
 use crate::report::since_kernel_start;
 
@@ -34,6 +36,10 @@ pub(super) struct Port {
     driver: Option<String>,
     /// What the command line says about it.
     said: Said,
+    /// The ports that it is on, if it is a VLAN or a bond.
+    below: Vec<Link>,
+    /// Where the switch is listened to: on the port, or on those below it.
+    ears: Vec<Ear>,
     /// An address that was put on it before its server was asked.
     address: Option<(Ipv4Addr, u8)>,
     socket: Option<Socket>,
@@ -66,7 +72,14 @@ struct Done {
 impl Port {
     /// Brings the port up and listens on it. A port that cannot be brought up takes part without
     /// ever having carrier.
-    pub(super) fn open(links: &Links, link: Link, driver: Option<String>, identity: Identity, said: Said) -> Self {
+    pub(super) fn open(
+        links: &Links,
+        link: Link,
+        driver: Option<String>,
+        identity: Identity,
+        said: Said,
+        below: Vec<Link>,
+    ) -> Self {
         let mac = identity.mac;
         let (socket, broken) = match bring_up(links, &link, mac).and_then(|()| Socket::dhcp(link.index)) {
             Ok(socket) => (Some(socket), None),
@@ -80,11 +93,14 @@ impl Port {
                 false
             })
         });
+        let ears = if below.is_empty() { vec![Ear::open(&link)] } else { below.iter().map(Ear::open).collect() };
         let port = Self {
             link,
             mac,
             driver,
             said,
+            below,
+            ears,
             address,
             socket,
             arp: None,
@@ -146,7 +162,8 @@ impl Port {
     }
 
     pub(super) fn runner(&self, bootif: Option<[u8; 6]>) -> Runner {
-        let boot = bootif.is_some() && (bootif == self.link.mac || bootif == Some(self.mac));
+        let found = self.below.iter().chain([&self.link]).any(|link| link.mac == bootif);
+        let boot = bootif.is_some() && (found || bootif == Some(self.mac));
         Runner { boot, bound: self.bound }
     }
 
@@ -157,6 +174,11 @@ impl Port {
             None => self.client.lease().map(|lease| self.said.amend(lease.clone())),
         };
         lease.map(|lease| Lease { granted: Some(self.granted), ..lease })
+    }
+
+    /// What the switch says about the port, or about the first of those below it.
+    pub(super) fn switch(&self) -> Option<Neighbour> {
+        self.ears.iter().find_map(Ear::heard).cloned()
     }
 
     /// Any server answered at all.
@@ -171,7 +193,8 @@ impl Port {
 
     /// What to poll, while the port can receive.
     pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [&self.socket, &self.arp].into_iter().flatten().filter(|_| self.carrier).map(AsFd::as_fd)
+        let own = [&self.socket, &self.arp].into_iter().flatten().map(AsFd::as_fd);
+        own.chain(self.ears.iter().filter_map(Ear::socket)).filter(|_| self.carrier)
     }
 
     /// Takes notice of the link's state.
@@ -206,6 +229,7 @@ impl Port {
     /// Takes the frames that wait. `own` has the MACs of this machine: Linux answers on every port for the addresses of
     /// all, such as one that an earlier try left behind.
     pub(super) fn receive(&mut self, now: Duration, own: &[[u8; 6]]) {
+        self.ears.iter_mut().for_each(Ear::listen);
         let mut buffer = [0; LARGEST_FRAME];
         for _ in 0..FRAMES_A_TURN {
             let Some(frame) = next_frame(self.socket.as_ref(), &mut buffer) else { break };
@@ -345,6 +369,9 @@ impl Port {
         let _ = write!(story, ", servers seen: {seen}");
         if let Some(refused) = &tally.refused {
             let _ = write!(story, ", last: {refused}");
+        }
+        for heard in self.ears.iter().filter_map(Ear::story) {
+            let _ = write!(story, ", {heard}");
         }
         story
     }

@@ -69,6 +69,8 @@ pub(crate) fn settings() -> Settings {
         nameservers: Vec::new(),
         ip: Vec::new(),
         routes: Vec::new(),
+        bonds: Vec::new(),
+        vlans: Vec::new(),
     }
 }
 
@@ -187,6 +189,35 @@ impl Lab {
         Server::start(command, &file("log"), "Server starting service")
     }
 
+    /// Starts lldpd, unpacked with its libraries into `folders`, on `end`, as a switch of this name that speaks every
+    /// second. All of it ends with the server.
+    pub(crate) fn lldpd(&self, folders: &[PathBuf], end: &str, name: &str) -> Server {
+        // It wants a user, and a folder in /run: in a mount namespace of its own it has both.
+        let script = r#"
+            set -e
+            mount --make-rprivate /
+            for file in passwd group; do cp "/etc/$file" "$LAB/$file"; done
+            echo '_lldpd:x:65533:65533::/:/bin/false' >>"$LAB/passwd"
+            echo '_lldpd:x:65533:' >>"$LAB/group"
+            for file in passwd group; do mount --bind "$LAB/$file" "/etc/$file"; done
+            mount -t tmpfs tmpfs /run
+            mkdir /run/lldpd
+            echo "$NAME" >/proc/sys/kernel/hostname
+            (while sleep 1; do "$BIN/lldpcli" update; done) &
+            # The kernel forgets whose end is to be its end when lldpd gives rights away: the shell stays, and takes all along.
+            "$BIN/lldpd" -ddd -I "$END" -L "$BIN/lldpcli"
+        "#;
+        let libraries = folders.iter().flat_map(|folder| {
+            ["usr/lib", "lib"].map(|lib| folder.join(lib).join(format!("{}-linux-gnu", std::env::consts::ARCH)))
+        });
+        let libraries: Vec<String> = libraries.map(|folder| folder.display().to_string()).collect();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c", script]);
+        command.env("LAB", self.folder.path()).env("BIN", folders[0].join("usr/sbin")).env("END", end);
+        command.env("NAME", name).env("LD_LIBRARY_PATH", libraries.join(":"));
+        Server::start(command, &self.folder.path().join("lldpd.log"), "protocol LLDP enabled")
+    }
+
     /// Answers each message that comes in on `end` with what `answer` makes of it, by broadcast.
     pub(crate) fn script(&self, end: &str, mut answer: impl FnMut(&Message) -> Vec<Message> + Send + 'static) {
         let socket = UdpSocket::bind("0.0.0.0:67").unwrap();
@@ -299,6 +330,11 @@ pub(crate) struct SeenPort {
 }
 
 impl Seen {
+    /// Whether there is a port of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.ports.iter().any(|port| port.name == name)
+    }
+
     /// The port of this name.
     pub(crate) fn port(&self, name: &str) -> &SeenPort {
         self.ports.iter().find(|port| port.name == name).unwrap()

@@ -125,6 +125,11 @@ fn what_ip_says_is_kept_or_refused() {
 }
 
 #[test]
+fn what_a_switch_says_is_short_and_printable() {
+    run("lldp", 20_000);
+}
+
+#[test]
 fn manifests_are_written_as_they_were_read() {
     run("manifest", 5000);
 }
