@@ -57,6 +57,9 @@ test-fast: lint ## lint, unit and namespace tests
 test: test-fast lab ## all that continuous integration runs: test-fast, one whole boot, the failure boots
 	$(CARGO) test --workspace --features rootstream/netboot --test netboot -- --test-threads=1 --nocapture
 
+test-all: test-fast lab ## every test with virtual nodes, also those that take minutes; goes on where it was broken off
+	@sh tests/all.sh $(INIT)
+
 bench: site ## the agent beside the programs that it replaces, writes docs/PERFORMANCE.md: [RUNS=5] [IMAGES=compute,large]
 	target/debug/bench --init $(INIT) --runs '$(RUNS)' --images '$(IMAGES)'
 
@@ -67,4 +70,4 @@ clean: ## remove everything that was built
 	$(CARGO) clean
 	rm -rf build
 
-.PHONY: help bench boot fuzz init lab site deps docs lint test-fast test clean
+.PHONY: help bench boot fuzz init lab site deps docs lint test-fast test test-all clean

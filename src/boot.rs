@@ -1,7 +1,9 @@
 //! The boot, step by step.
 
+use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use nix::sys::utsname::uname;
@@ -9,19 +11,19 @@ use nix::sys::utsname::uname;
 use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
 use crate::facts::NodeFacts;
-use crate::handover::{self, Ready};
+use crate::failure::Advise;
+use crate::handover::{self, Port, Ready};
 use crate::image::{self, Anchors, Installed, Machine, Mounting, Plan, Sources, Tally, Unpack};
-use crate::modules::Loaded;
+use crate::modules::loader::{Loaded, Loader};
+use crate::modules::{Aliases, auto, helper, unclaimed};
 use crate::net::Network;
 use crate::report::Record;
-use crate::{modules, mounts, net, rescue};
+use crate::{mounts, net, rescue};
 
 /// Where the image is unpacked.
 pub const NEW_ROOT: &str = "/newroot";
 /// The tmpfs that moves to stage 2.
 pub(crate) const RUN: &str = "/run";
-/// The list of modules that `rootstream bootstrap` packed.
-const MODULES_TXT: &str = "/modules.txt";
 
 /// The most threads that unpack a published image.
 const MOST_WORKERS: usize = 8;
@@ -32,11 +34,11 @@ const MOST_WORKERS: usize = 8;
 /// A step failed; the chain says which, why and what to do.
 pub fn boot(config: &Config, record: &mut Record) -> Result<Ready> {
     stop_before(config, Step::Modules);
-    let loaded = record.step("modules", |_| load_modules(config))?;
+    let loader = record.step("modules", |_| load_modules(config))?;
 
     stop_before(config, Step::Net);
     let mut network = record.step("network", |record| {
-        let network = net::bring_up(&config.net).inspect_err(|_| say_missing(&loaded))?;
+        let network = net::bring_up(&config.net).map_err(|error| explain(error, &loader))?;
         record.set_network(&network);
         Ok(network)
     })?;
@@ -86,8 +88,10 @@ fn from_image(config: &Config, network: &mut Network, record: &mut Record) -> Re
         // A site may well boot a kernel that needs no modules from the image.
         checks.mismatches().into_iter().for_each(|mismatch| record.warn(mismatch));
         record.checks = checks;
-        record.handover = handover::additions(&root, Some(&network.lease));
-        handover::prepare(root, config, &network.lease)
+        let port = Port::of(network, &config.net.client_id, Path::new("/sys"));
+        let (ready, written) = handover::prepare(root, config, &port, Path::new(RUN))?;
+        record.handover = written;
+        Ok(ready)
     })
 }
 
@@ -120,33 +124,57 @@ pub(crate) fn install(plan: &Plan<'_>, unpack: Unpack, root: &Path, record: &mut
     Ok(installed)
 }
 
-fn load_modules(config: &Config) -> Result<Loaded> {
-    let list = fs::read_to_string(MODULES_TXT).unwrap_or_default();
-    let mut requests = modules::parse_list(&list);
-    requests.extend(config.modules.iter().cloned());
-    let folder = Path::new("/lib/modules").join(kernel_release()?);
-    let loaded = modules::load(&folder, &requests, &config.modules_deny);
+/// Loads what modules.txt names and, where it says `auto`, what the machine has; that goes on until the boot ends.
+fn load_modules(config: &Config) -> Result<auto::Shared> {
+    let (mut loader, list) = Loader::of_initramfs(config)?;
+    if list.auto {
+        helper::install(Path::new("/")).unwrap_or_else(|error| log::warn!("modules: {error:#}"));
+    }
+    let requests: Vec<&str> =
+        list.requests.iter().chain(&config.modules).map(|request| request.name.as_str()).collect();
+    for name in &requests {
+        loader.load(name);
+    }
+    let loaded = loader.loaded();
     log::info!(
         "modules: {} loaded; {} of the {} asked for are not here",
-        loaded.count,
+        loaded.names.len(),
         loaded.absent.len(),
         requests.len()
     );
-    for failed in &loaded.failed {
-        log::warn!("modules: {failed}");
+    let loader = Arc::new(Mutex::new(loader));
+    if list.auto {
+        auto::start(Path::new("/sys"), &loader);
     }
-    Ok(loaded)
+    Ok(loader)
 }
 
-/// Without a network the modules that are missing are the first suspects (F63).
-fn say_missing(loaded: &Loaded) {
-    if !loaded.absent.is_empty() {
-        log::warn!("modules: asked for and not in this initramfs: {}", loaded.absent.join(" "));
+/// Adds to the failure of the network what the modules have to do with it (F63).
+fn explain(error: anyhow::Error, loader: &auto::Shared) -> anyhow::Error {
+    let loader = auto::lock(loader);
+    let sys = Path::new("/sys");
+    let not_packed = fs::read_to_string(loader.folder().join(unclaimed::NOT_PACKED)).unwrap_or_default();
+    let cards = unclaimed::cards(sys, loader.index(), &Aliases::parse(&not_packed));
+    let Loaded { absent, failed, .. } = loader.loaded();
+    let mut lines: Vec<String> = cards.iter().map(ToString::to_string).collect();
+    lines.extend(failed.iter().cloned());
+    if !absent.is_empty() {
+        lines.push(format!("asked for and not in this initramfs: {}", absent.join(" ")));
     }
+    if cards.is_empty() || unclaimed::has_port(sys) {
+        lines.iter().for_each(|line| log::warn!("modules: {line}"));
+        return error;
+    }
+    let what = format!(
+        "no network card of this machine has a driver in the kernel {}",
+        loader.folder().file_name().unwrap_or_default().to_string_lossy()
+    );
+    let Err(error) = Err::<Infallible, _>(error.context(lines.join("; "))).advise(what, unclaimed::remedy(&cards));
+    error
 }
 
 /// Release of the running kernel, as `uname -r`.
-fn kernel_release() -> Result<String> {
+pub(crate) fn kernel_release() -> Result<String> {
     Ok(uname().context("asking the kernel's release")?.release().to_string_lossy().into_owned())
 }
 

@@ -1,7 +1,8 @@
-//! `/init` of the initramfs, and `init rehearse`.
+//! `/init` of the initramfs, the kernel's helper there, and `init rehearse`.
 
 use std::process::ExitCode;
 
+use rootstream::modules::helper;
 use rootstream::{rehearse, supervise};
 
 fn main() -> ExitCode {
@@ -10,7 +11,11 @@ fn main() -> ExitCode {
     if std::process::id() == 1 {
         supervise::run();
     }
-    let mut args = std::env::args_os().skip(1);
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some(module) = helper::asked_for(&args) {
+        return helper::run(module);
+    }
+    let mut args = args.into_iter();
     if args.next().is_some_and(|verb| verb == "rehearse") {
         return rehearse::run(args);
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Lab, image, lines, ports_and_routes, rehearse, reply, settings, settings_of};
 use rootstream::dhcp::wire::{Kind, option};
-use rootstream::net::{Settings, bring_up};
+use rootstream::net::{Destination, Settings, bring_up};
 use rootstream_lab::faulty::{self, Server};
 use rootstream_lab::namespace::ip;
 use rootstream_lab::packages::unpacked;
@@ -107,11 +107,14 @@ fn dnsmasq_says_when_to_renew() {
 fn a_lease_that_nobody_renews_is_taken_off_and_another_one_is_looked_for() {
     let lab = Lab::new();
     lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
-    let mut discovers = 0;
+    // Another address for every try, however often its messages are repeated.
+    let mut tries = Vec::new();
     lab.script("srv0", move |message| {
-        discovers += u8::from(message.kind == Kind::Discover);
+        if message.kind == Kind::Discover && !tries.contains(&message.xid) {
+            tries.push(message.xid);
+        }
         let answer = |kind| {
-            let answer = reply(kind, message, MASTER, [172, 16, 0, 8 + discovers]);
+            let answer = reply(kind, message, MASTER, [172, 16, 0, 8 + tries.len() as u8]);
             vec![answer.with(option::LEASE_TIME, 6_u32.to_be_bytes()).with(option::ROUTER, MASTER)]
         };
         match message.kind {
@@ -260,6 +263,36 @@ fn of_two_served_ports_the_loser_gives_its_lease_back_at_once() {
         network.leave().unwrap();
     });
     winner_server.wait_for_line("DHCPRELEASE(");
+}
+
+// F15
+#[test]
+fn the_port_whose_lease_leads_to_the_image_wins() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    lab.wire("eth1", SECOND_MAC, "srv1", "172.17.0.254/24");
+    ip("link set srv1 down").unwrap();
+    // The first to answer is a network of its own, as one for management is.
+    let management =
+        lab.dnsmasq("srv0", &["--dhcp-range=172.16.0.10,172.16.0.250,255.255.255.0,1h", "--dhcp-option=option:router"]);
+    let _dnsmasq = lab.dnsmasq("srv1", &["--dhcp-range=172.17.0.10,172.17.0.250,255.255.255.0,1h"]);
+    let _ = lab.later(Duration::from_millis(1000), "link set srv1 up");
+    let to = |host| Settings { destination: Destination::Hosts(vec![host]), ..settings() };
+    let near = to(Ipv4Addr::new(172, 17, 0, 254));
+    lab.node(move || {
+        let network = bring_up(&near).unwrap();
+        assert_eq!(network.port, "eth1");
+        assert!(!ports_and_routes().port("eth0").up);
+        network.leave().unwrap();
+    });
+    management.wait_for_line("DHCPRELEASE(srv0)");
+    // The management network is better than none.
+    ip("link set srv1 down").unwrap();
+    let nowhere = to(Ipv4Addr::new(172, 18, 0, 1));
+    lab.node(move || {
+        assert_eq!(bring_up(&nowhere).unwrap().port, "eth0");
+        assert_eq!(lines("net: eth0 (52:54:00:ac:10:01): this lease has no way to the image").len(), 1);
+    });
 }
 
 // F15

@@ -9,40 +9,30 @@
 )]
 
 mod common;
+mod vm;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use common::published::from_store_at_most;
 use rootstream::handover::Elf;
-use rootstream_lab::bound::Bound;
 use rootstream_lab::faulty::{Server, answer, head};
-use rootstream_lab::machine::Machine;
-use rootstream_lab::namespace::enter_private_network;
-use rootstream_lab::network::tap_with;
 use rootstream_lab::node::Node;
 use rootstream_lab::packages::build_dir;
-use rootstream_lab::transcript::Transcript;
 use rootstream_lab::tree::{compare_trees, walk};
+use vm::{
+    AGENT, IMAGE, MAC, NOW, boot_failure, bootstrap, dhcp, find, generic_kernel, in_private_network, lines_of_failure,
+    make, serve,
+};
 
 /// The timeline of a whole boot, in the order a node takes it.
 const STEPS: [&str; 11] =
     ["power-on", "DHCP", "TFTP", "kernel", "/init", "modules", "lease", "image", "switch_root", "login", "ssh"];
-
-const MAC: &str = "52:54:00:ac:10:01";
-/// The last line of every message here.
-const NOW: &str = "  now: switching off (rootstream.onfail=)";
-/// The agent that `make init` builds and the lab's nodes boot.
-const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/x86_64-unknown-linux-musl/release/init");
-/// Served without a signature, which these nodes would ask for.
-const IMAGE: &str = "rootstream.image=http://172.16.0.254/i.tar rootstream.unsigned";
 
 #[test]
 fn a_node_boots_from_firmware_to_ssh() {
@@ -61,6 +51,34 @@ fn a_node_boots_from_a_squashfs() {
     let output = make("boot IMAGE=squashfs");
     let line = output.lines().last().unwrap();
     assert!(line.starts_with("boot: ok ") && line.contains(" image=squashfs "), "{line}");
+}
+
+// F63
+#[test]
+fn a_card_is_found_by_what_it_says_of_itself_or_named_with_its_module() {
+    let (kernel, initramfs) = generic_kernel(None);
+    let node = || Node::new("n1").memory(768).card("e1000e", "tap0", MAC);
+    in_private_network(move || {
+        let _dhcp = dhcp();
+        let _http = serve(|stream| answer(stream, "404 Not Found", &[], b""));
+        let boot = |parameters: &str| {
+            let parameters = format!("{IMAGE} rootstream.retry=2s {parameters}");
+            lines_of_failure(node(), (&kernel, &initramfs), &parameters, |_| ())
+        };
+        let lines = boot("");
+        let has = |words: &str| lines.iter().any(|line| line.contains(words));
+        assert!(has("modules: e1000e for pci:v00008086d000010D3"), "{lines:#?}");
+        assert!(has(&format!("net: eth0 ({MAC}, e1000e) is up")), "{lines:#?}");
+        assert!(has("boot failed: installing the image"), "{lines:#?}");
+
+        let lines = boot("rootstream.modules.deny=e1000e rootstream.carrier=5s");
+        let message: Vec<&String> = lines.iter().skip_while(|line| !line.starts_with("boot failed: ")).collect();
+        let [what, why, todo, now] = message.try_into().unwrap();
+        assert!(what.starts_with("boot failed: no network card of this machine has a driver in the kernel "), "{what}");
+        assert!(why.contains(" (8086:10d3): its module e1000e is in this initramfs; e1000e not loaded: "), "{why}");
+        assert!(todo.contains("rootstream.modules.deny="), "{todo}");
+        assert_eq!(now, NOW);
+    });
 }
 
 // F2
@@ -253,86 +271,4 @@ fn rehearse(files: &HashMap<String, Vec<u8>>, image: &str, workers: usize, most:
         peak = peak.max(high_water.unwrap_or(0));
         thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// Boots a node that powers off when it fails, runs `act` meanwhile, and returns the lines of its final
-/// message.
-fn boot_failure(parameters: &str, act: impl FnOnce(&mut Machine)) -> Vec<String> {
-    let (kernel, initramfs) = bootstrap();
-    let folder = tempfile::tempdir().unwrap();
-    let transcript = Transcript::default();
-    let cmdline = format!("console=ttyS0,115200 rootstream.onfail=poweroff {parameters}");
-    let node = Node::new("n1").memory(512).nic("tap0", MAC).direct(kernel, initramfs, &cmdline);
-    let mut machine = node.power_on(folder.path(), &transcript).unwrap();
-    act(&mut machine);
-    machine.wait_for("rootstream:   now: ").unwrap();
-    machine.wait_for_end().unwrap();
-    let lines =
-        transcript.lines("n1").into_iter().filter_map(|line| Some(line.text.split_once("rootstream: ")?.1.to_owned()));
-    lines.skip_while(|line| !line.starts_with("boot failed: ")).collect()
-}
-
-/// Runs `work` in a network namespace with the wire of one node, on a thread of its own: this one stays
-/// in the machine's network.
-fn in_private_network<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    // Built first, where the network is.
-    bootstrap();
-    thread::scope(|scope| {
-        let enclosed = scope.spawn(|| {
-            enter_private_network().unwrap();
-            tap_with("tap0", &["172.16.0.254/24"]).unwrap();
-            work()
-        });
-        enclosed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// A DHCP server for the node.
-fn dhcp() -> Bound {
-    let words = "--keep-in-foreground --conf-file=/dev/null --user=root --port=0 --no-resolv --no-hosts \
-        --log-facility=/dev/null --dhcp-leasefile=/dev/null --interface=tap0 --bind-interfaces \
-        --dhcp-range=172.16.0.1,172.16.0.1,255.255.255.0,1h";
-    Bound::start("dnsmasq", |c| c.args(words.split_whitespace())).unwrap()
-}
-
-/// An HTTP server on the master's address.
-fn serve(answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Server {
-    let address = SocketAddr::from(([172, 16, 0, 254], 80));
-    Server::start_at(address, move |_, stream| answer(stream)).unwrap()
-}
-
-/// The kernel and the initramfs that the lab's nodes boot.
-fn bootstrap() -> (&'static Path, &'static Path) {
-    static FILES: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
-    let (kernel, initramfs) = FILES.get_or_init(|| {
-        make("site");
-        let folder = build_dir().join("lab/site/tftp/compute");
-        let starting = |start: &'static str| find(&folder, move |name| name.starts_with(start));
-        (starting("vmlinuz-"), starting("initramfs-"))
-    });
-    (kernel, initramfs)
-}
-
-/// The last file of a folder, by name, whose name is a wanted one.
-fn find(folder: &Path, wanted: impl Fn(&str) -> bool) -> PathBuf {
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let named = files.filter(|entry| wanted(&entry.file_name().to_string_lossy())).map(|entry| entry.path());
-    named.max().unwrap_or_else(|| panic!("what the lab needs is not in {}", folder.display()))
-}
-
-/// Runs a target of the Makefile, with variables perhaps, as a user would; passes on what it prints and returns its stdout.
-fn make(target: &str) -> String {
-    let mut make = Command::new("make");
-    make.current_dir(env!("CARGO_MANIFEST_DIR")).args(target.split(' ')).stdout(Stdio::piped());
-    // Of the make that runs this test, when there is one.
-    let mut child = make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").spawn().unwrap();
-    let mut output = String::new();
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        let line = line.unwrap();
-        println!("{line}");
-        output.push_str(&line);
-        output.push('\n');
-    }
-    assert!(child.wait().unwrap().success(), "make {target} failed");
-    output
 }

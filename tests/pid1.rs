@@ -293,7 +293,7 @@ fn a_worker_that_panics_says_what_and_where() {
     let status = fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
     let kib: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
-    let limit = format!("--as={}", (kib + 4608) * 1024);
+    let limit = format!("--as={}", (kib + 5120) * 1024);
     assert!(Command::new("prlimit").args(["--pid", &worker.to_string(), &limit]).status().unwrap().success());
     let _servers = serve(&lab, image("#!/bin/sh\n"));
     let (output, message) = machine.end();

@@ -384,13 +384,15 @@ fn what_is_not_canonical_is_refused() {
         (vec![file("a/", 0), file("a/../x", 1)], ".."),
         (vec![file("a/", 0), link("odd", "", tar::EntryType::new(b'Q'))], "unknown type"),
     ] {
-        let archive = members.concat();
+        let archive = [file("./", 0), members.concat()].concat();
         // One chunk for all, and one for each member.
         for most in [1 << 20, 512] {
             let error = refusal(&publish(&archive, Media::TarZstd, most));
             assert!(error.contains(why), "{why}: {error}");
         }
     }
+    let error = refusal(&publish(&file("a", 600), Media::TarZstd, 1 << 20));
+    assert!(error.contains("does not have its root"), "{error}");
 }
 
 /// A member without anything but what its name, kind and link say.

@@ -21,20 +21,29 @@ enum Start {
     Direct { kernel: PathBuf, initramfs: PathBuf, cmdline: String },
 }
 
+/// A network card.
+#[derive(Clone, Debug)]
+struct Nic {
+    /// QEMU's name of the model.
+    model: String,
+    tap: String,
+    mac: String,
+}
+
 /// A node before power-on.
 #[derive(Clone, Debug)]
 pub struct Node {
     name: String,
     memory: u32,
     accel: String,
-    nic: Option<(String, String)>,
+    nics: Vec<Nic>,
     start: Start,
 }
 
 impl Node {
     /// A node that boots from the network, with 1024 MiB and no NIC yet.
     pub fn new(name: &str) -> Self {
-        Self { name: name.into(), memory: 1024, accel: "tcg".into(), nic: None, start: Start::Pxe }
+        Self { name: name.into(), memory: 1024, accel: "tcg".into(), nics: Vec::new(), start: Start::Pxe }
     }
 
     /// Sets the memory in MiB.
@@ -52,7 +61,14 @@ impl Node {
     /// Plugs a virtio NIC with this MAC into a tap.
     #[must_use]
     pub fn nic(self, tap: &str, mac: &str) -> Self {
-        Self { nic: Some((tap.into(), mac.into())), ..self }
+        self.card("virtio-net-pci", tap, mac)
+    }
+
+    /// Plugs a NIC of one of QEMU's models (`e1000e`, `usb-net`) into a tap; a node may have several.
+    #[must_use]
+    pub fn card(mut self, model: &str, tap: &str, mac: &str) -> Self {
+        self.nics.push(Nic { model: model.into(), tap: tap.into(), mac: mac.into() });
+        self
     }
 
     /// Starts this kernel directly; the node powers off where it would reboot.
@@ -99,9 +115,12 @@ impl Node {
         add(&["-serial", "chardev:console"]);
         add(&["-chardev", &socket("qmp")]);
         add(&["-mon", "chardev=qmp,mode=control"]);
-        if let Some((tap, mac)) = &self.nic {
-            add(&["-netdev", &format!("tap,id=net0,ifname={tap},script=no,downscript=no")]);
-            add(&["-device", &format!("virtio-net-pci,netdev=net0,mac={mac}")]);
+        if self.nics.iter().any(|nic| nic.model.starts_with("usb-")) {
+            add(&["-device", "qemu-xhci"]);
+        }
+        for (number, Nic { model, tap, mac }) in self.nics.iter().enumerate() {
+            add(&["-netdev", &format!("tap,id=net{number},ifname={tap},script=no,downscript=no")]);
+            add(&["-device", &format!("{model},netdev=net{number},mac={mac}")]);
         }
         match &self.start {
             Start::Pxe => add(&["-boot", "order=n"]),
@@ -143,6 +162,9 @@ mod tests {
         let node = Node::new("n1").memory(768).nic("tap0", "52:54:00:ac:10:01");
         let pxe = line(&node);
         assert!(pxe.contains("-m 768") && pxe.ends_with("mac=52:54:00:ac:10:01 -boot order=n"), "{pxe}");
+        let cards = line(&node.clone().card("e1000e", "tap1", "52:54:00:ac:10:02").card("usb-net", "tap2", "x"));
+        assert!(cards.contains("-device e1000e,netdev=net1,mac=52:54:00:ac:10:02"), "{cards}");
+        assert!(cards.contains("-device qemu-xhci ") && cards.contains("usb-net,netdev=net2"), "{cards}");
         let direct = line(&node.direct(Path::new("/k"), Path::new("/i"), "console=ttyS0"));
         assert!(direct.ends_with("-kernel /k -initrd /i -append console=ttyS0 -no-reboot"), "{direct}");
     }

@@ -133,6 +133,7 @@ impl Default for Config {
                 routes: Vec::new(),
                 bonds: Vec::new(),
                 vlans: Vec::new(),
+                destination: net::Destination::default(),
             },
             tmpfs: TmpfsOptions::default(),
             modules: Vec::new(),
@@ -172,6 +173,7 @@ pub fn parse(line: &str) -> Parsed {
         }
     }
     parsed.config.init_args = words.collect();
+    parsed.config.net.destination = net::Destination::of(&parsed.config.image);
     let image = &parsed.config.image;
     if image.urls.is_empty() && !image.from_lease && !parsed.mistakes.iter().any(|m| m.starts_with("rootstream.image="))
     {

@@ -201,7 +201,7 @@ pub const PARAMS: &[Param] = &[
         group: "Modules",
         value: "NAME[:OPTION=VALUE…][,…]",
         default: "none",
-        meaning: "modules to load beside those of modules.txt",
+        meaning: "modules to load beside those of modules.txt; options count for a module whoever loads it, `auto` or the kernel too",
         set: |config, value| modules(value).map(|requests| config.modules.extend(requests)),
     },
     Param {
@@ -209,7 +209,7 @@ pub const PARAMS: &[Param] = &[
         group: "Modules",
         value: "NAME[,NAME…]",
         default: "none",
-        meaning: "modules never to load, not even as a dependency",
+        meaning: "modules never to load: neither by name, nor as a dependency, nor for what the machine has or the kernel asks for",
         set: |config, value| list(value).map(|names| config.modules_deny.extend(names)),
     },
     Param {

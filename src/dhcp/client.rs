@@ -141,7 +141,7 @@ pub struct Tally {
     pub refused: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Offer {
     address: Ipv4Addr,
     server: Ipv4Addr,
@@ -323,13 +323,10 @@ impl Client {
                 self.choose(offers, now)
             }
             State::Requesting { sent, offer } => {
-                let (count, offer) = (sent.count, offer.clone());
+                let (count, offer) = (sent.count, *offer);
                 self.unanswered(count, offer, now)
             }
-            State::Checking { lease, since, .. } => {
-                let (lease, since) = (lease.as_ref().clone(), *since);
-                self.checked(lease, since)
-            }
+            State::Checking { .. } => self.checked(),
             State::Bound | State::Renewing { .. } => self.renew(now),
             State::Rebinding { .. } => self.rebind(now),
             State::Rebooting { sent } => {

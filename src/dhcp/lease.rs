@@ -182,6 +182,12 @@ impl Lease {
         }
     }
 
+    /// Whether the subnet or a route leads to an address.
+    pub fn reaches(&self, host: Ipv4Addr) -> bool {
+        network(host, self.prefix) == network(self.address, self.prefix)
+            || self.routes.iter().any(|(to, width, _)| network(host, *width) == *to)
+    }
+
     /// What completes short names: the search list, or without one the domain.
     pub fn search_list(&self) -> Vec<&str> {
         let list = self.search.iter().map(String::as_str);

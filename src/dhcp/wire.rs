@@ -151,8 +151,14 @@ impl Message {
     /// Adds an option.
     #[must_use]
     pub fn with(mut self, code: u8, value: impl Into<Vec<u8>>) -> Self {
-        self.options.insert(code, value.into());
+        self.set(code, value.into());
         self
+    }
+
+    /// Apart from `with`, which is compiled for every kind of value.
+    #[inline(never)]
+    fn set(&mut self, code: u8, value: Vec<u8>) {
+        self.options.insert(code, value);
     }
 
     /// Reads a UDP payload.

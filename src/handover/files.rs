@@ -2,37 +2,72 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::stage2::{self, Port};
 use crate::dhcp::Lease;
+use crate::inside::resolve;
 use crate::report::Record;
 
-/// A file that hand-over adds to the image.
+/// A file that hand-over adds to the image, or to the /run that moves there.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct File {
-    /// Path in the image.
+    /// Path in stage 2.
     pub(super) path: String,
     /// What it holds.
     pub(super) content: String,
+    /// Permissions.
+    pub(super) mode: u32,
+}
+
+impl File {
+    /// A file that everybody may read.
+    pub(super) fn new(path: &str, content: String) -> Self {
+        Self { path: path.to_owned(), content, mode: 0o644 }
+    }
+
+    /// Writes it into the new root, or into `run`.
+    pub(super) fn write(&self, root: &Path, run: &Path) -> Result<()> {
+        let path = match self.path.strip_prefix("/run/") {
+            Some(rest) => run.join(rest),
+            None => resolve(root, Path::new(&self.path))?,
+        };
+        let writing = || format!("writing {}", path.display());
+        fs::create_dir_all(path.parent().unwrap_or(root)).with_context(writing)?;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(self.mode);
+        let mut file = options.open(&path).with_context(writing)?;
+        file.write_all(self.content.as_bytes()).with_context(writing)
+    }
+}
+
+/// All files for stage 2: those about the port that it goes on with, and what its lease says about names.
+pub(super) fn for_stage_2(root: &Path, port: Option<&Port<'_>>) -> Vec<File> {
+    let Some(port) = port else { return Vec::new() };
+    let mut files = names(root, port.lease);
+    files.extend(stage2::files(root, port));
+    files
 }
 
 /// resolv.conf and hostname, where the image leaves them open: missing or empty. A link, even a
 /// dangling one, is somebody's decision and stays.
-pub(super) fn for_stage_2(root: &Path, lease: Option<&Lease>) -> Vec<File> {
-    let Some(lease) = lease else { return Vec::new() };
+fn names(root: &Path, lease: &Lease) -> Vec<File> {
     let mut files = Vec::new();
     if !lease.dns.is_empty() && is_open(&root.join("etc/resolv.conf")) {
-        files.push(File { path: "/etc/resolv.conf".to_owned(), content: resolv_conf(lease) });
+        files.push(File::new("/etc/resolv.conf", resolv_conf(lease)));
     }
     if let Some(name) = lease.hostname.as_ref().filter(|_| is_open(&root.join("etc/hostname"))) {
-        files.push(File { path: "/etc/hostname".to_owned(), content: format!("{name}\n") });
+        files.push(File::new("/etc/hostname", format!("{name}\n")));
     }
     files
 }
 
-fn is_open(path: &Path) -> bool {
+/// Whether the image leaves a file to us: it is missing or empty, in a folder that is there.
+pub(super) fn is_open(path: &Path) -> bool {
     // The folder must be a real one: a link could lead out of the image.
     let folder = path.parent().and_then(|folder| fs::symlink_metadata(folder).ok());
     folder.is_some_and(|folder| folder.is_dir())
@@ -70,45 +105,52 @@ pub fn leave_record(run: &Path, record: &mut Record, lease: &Lease) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use super::super::tests::lease;
     use super::*;
-
-    fn lease() -> Lease {
-        Lease {
-            dns: vec![Ipv4Addr::new(172, 16, 0, 254)],
-            domain: Some("cluster".to_owned()),
-            hostname: Some("n1".to_owned()),
-            ..Lease::new(Ipv4Addr::new(172, 16, 0, 1), 24, Ipv4Addr::new(172, 16, 0, 254))
-        }
-    }
 
     #[test]
     fn open_files_are_filled() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/hostname"), "").unwrap();
-        let files = for_stage_2(root.path(), Some(&lease()));
+        let files = names(root.path(), &lease());
         assert_eq!(files[0].content, "search cluster\nnameserver 172.16.0.254\n");
-        assert_eq!(files[1], File { path: "/etc/hostname".to_owned(), content: "n1\n".to_owned() });
+        assert_eq!(files[1], File { path: "/etc/hostname".to_owned(), content: "n1\n".to_owned(), mode: 0o644 });
         assert!(for_stage_2(root.path(), None).is_empty());
     }
 
     #[test]
     fn what_the_image_decides_stays() {
         let root = tempfile::tempdir().unwrap();
-        assert!(for_stage_2(root.path(), Some(&lease())).is_empty(), "no /etc at all");
+        assert!(names(root.path(), &lease()).is_empty(), "no /etc at all");
         fs::create_dir(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/hostname"), "fixed\n").unwrap();
         symlink("../run/systemd/resolve/stub-resolv.conf", root.path().join("etc/resolv.conf")).unwrap();
-        assert!(for_stage_2(root.path(), Some(&lease())).is_empty());
+        assert!(names(root.path(), &lease()).is_empty());
     }
 
     #[test]
     fn a_linked_etc_is_not_followed() {
         let root = tempfile::tempdir().unwrap();
         symlink("/etc", root.path().join("etc")).unwrap();
-        assert!(for_stage_2(root.path(), Some(&lease())).is_empty());
+        assert!(names(root.path(), &lease()).is_empty());
+    }
+
+    #[test]
+    fn files_go_into_the_image_or_into_run() {
+        let (root, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        symlink("/run", root.path().join("etc")).unwrap();
+        let secret = File { mode: 0o600, ..File::new("/run/a/b/secret", "1".to_owned()) };
+        for _ in 0..2 {
+            secret.write(root.path(), run.path()).unwrap();
+        }
+        let written = run.path().join("a/b/secret");
+        assert_eq!(fs::read_to_string(&written).unwrap(), "1");
+        assert_eq!(fs::metadata(&written).unwrap().permissions().mode() & 0o777, 0o600);
+        // Links lead where they would in stage 2, never out of the image.
+        File::new("/etc/x", "2".to_owned()).write(root.path(), run.path()).unwrap();
+        assert_eq!(fs::read_to_string(root.path().join("run/x")).unwrap(), "2");
     }
 }

@@ -3,22 +3,26 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::cmdline::Config;
-use crate::dhcp::Lease;
 use crate::failure::refuse;
 use crate::image::VerifiedRoot;
 
 mod elf;
 mod files;
 mod find;
+mod ifupdown;
+mod network_manager;
+mod networkd;
+mod stage2;
 mod switch;
 
 pub use elf::Elf;
 pub use files::leave_record;
 pub use find::check_init;
+pub use stage2::{Origin, Port};
 pub use switch::switch_root;
 
 /// The mounts that move to the new root.
@@ -46,8 +50,8 @@ impl Ready {
 }
 
 /// Paths of the files that hand-over adds to the image.
-pub fn additions(root: &VerifiedRoot, lease: Option<&Lease>) -> Vec<String> {
-    files::for_stage_2(root.path(), lease).into_iter().map(|file| file.path).collect()
+pub fn additions(root: &VerifiedRoot, port: Option<&Port<'_>>) -> Vec<String> {
+    files::for_stage_2(root.path(), port).into_iter().map(|file| file.path).collect()
 }
 
 /// Checks that the image has room for what moves to it: /dev, /proc, /sys and /run are real folders there,
@@ -68,22 +72,25 @@ pub fn check_mount_points(root: &Path, image: &str) -> Result<()> {
     Ok(())
 }
 
-/// Writes the files for stage 2 that the image leaves open, and names the node.
+/// Writes the files for stage 2 that the image leaves open, some of them into `run`, which moves there, and names the
+/// node. Returns their paths in stage 2 too.
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn prepare(root: VerifiedRoot, config: &Config, lease: &Lease) -> Result<Ready> {
-    for file in files::for_stage_2(root.path(), Some(lease)) {
-        let path = root.path().join(file.path.trim_start_matches('/'));
-        std::fs::write(&path, &file.content).with_context(|| format!("writing {}", path.display()))?;
+pub fn prepare(root: VerifiedRoot, config: &Config, port: &Port<'_>, run: &Path) -> Result<(Ready, Vec<String>)> {
+    let files = files::for_stage_2(root.path(), Some(port));
+    for file in &files {
+        file.write(root.path(), run)?;
     }
-    if let Some(name) = &lease.hostname {
+    let written = files.into_iter().map(|file| file.path).collect();
+    if let Some(name) = &port.lease.hostname {
         let short = kernel_name(name);
         if let Err(errno) = nix::unistd::sethostname(short) {
             log::warn!("hand-over: the kernel does not take the host name {short}: {}", errno.desc());
         }
     }
-    Ok(Ready { root: root.path().to_owned(), init: config.init.clone(), args: config.init_args.clone() })
+    let ready = Ready { root: root.path().to_owned(), init: config.init.clone(), args: config.init_args.clone() };
+    Ok((ready, written))
 }
 
 /// As much of a host name as the kernel takes (gethostname(2): 64 bytes): all of it, or its first label,
@@ -94,7 +101,29 @@ fn kernel_name(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::dhcp::Lease;
+    use crate::net::ClientId;
+
+    /// What the tests of hand-over's files are about.
+    pub(super) fn lease() -> Lease {
+        let master = Ipv4Addr::new(172, 16, 0, 254);
+        Lease {
+            routes: vec![(Ipv4Addr::UNSPECIFIED, 0, master)],
+            dns: vec![master],
+            domain: Some("cluster".to_owned()),
+            hostname: Some("n1".to_owned()),
+            ..Lease::new(Ipv4Addr::new(172, 16, 0, 1), 24, master)
+        }
+    }
+
+    /// The port with that lease.
+    pub(super) fn port<'a>(lease: &'a Lease, client_id: &'a ClientId) -> Port<'a> {
+        let mac = [0x52, 0x54, 0, 0xac, 0x10, 1];
+        Port { name: "eth0", mac, index: Some(2), permanent: true, origin: Origin::Lease, client_id, lease }
+    }
 
     #[test]
     fn a_long_host_name_is_cut_to_its_first_label() {

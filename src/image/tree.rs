@@ -446,6 +446,10 @@ impl<'a> Tree<'a> {
         if let Some(name) = same {
             return Err(twice(name));
         }
+        // As a directory that things are in; and without it two nodes' roots would not be the same.
+        if !self.directories.iter().any(|(name, _)| name.bytes().is_empty()) {
+            return Err(refuse("the archive does not have its root, ./", "publish the image again"));
+        }
         let declared: HashSet<&[u8]> = self.directories.iter().map(|(name, _)| name.bytes()).collect();
         if let Some(missing) = made.iter().find(|path| !declared.contains(path.as_slice())) {
             let what = format!("the archive has things in {}, but not the directory", missing.escape_ascii());

@@ -33,16 +33,22 @@ pub(super) struct Runner {
     pub(super) boot: bool,
     /// When it got its lease.
     pub(super) bound: Option<Duration>,
+    /// The lease leads to the image.
+    pub(super) reaches: bool,
 }
 
-/// The port whose lease is kept: the first, but the firmware's port is given a moment to be it.
+/// The port whose lease is kept: the first that leads to the image, but the firmware's port is given a moment to be it;
+/// and after that moment any, rather than none.
 pub(super) fn winner(runners: &[Runner], boot_port_known: bool, now: Duration) -> Option<usize> {
-    let bound = |(number, runner): (usize, &Runner)| runner.bound.map(|at| (at, number, runner.boot));
-    let (first, number, _) = runners.iter().enumerate().filter_map(bound).min()?;
-    if !boot_port_known || now >= first + MOMENT {
-        return Some(number);
-    }
-    runners.iter().position(|runner| runner.boot && runner.bound.is_some())
+    let bound =
+        || runners.iter().enumerate().filter_map(|(number, runner)| runner.bound.map(|at| (number, runner, at)));
+    let first = bound().map(|(_, _, at)| at).min()?;
+    let over = now >= first + MOMENT;
+    let good = |runner: &Runner| runner.reaches && (runner.boot || !boot_port_known);
+    bound()
+        .filter(|(_, runner, _)| over || good(runner))
+        .min_by_key(|(_, runner, at)| (!runner.reaches, !runner.boot, *at))
+        .map(|(number, ..)| number)
 }
 
 #[cfg(test)]
@@ -90,7 +96,7 @@ mod tests {
     // F15
     #[test]
     fn the_first_lease_wins_but_the_boot_port_is_given_a_moment() {
-        let runner = |boot, bound: Option<u64>| Runner { boot, bound: bound.map(Duration::from_secs) };
+        let runner = |boot, bound: Option<u64>| Runner { boot, bound: bound.map(Duration::from_secs), reaches: true };
         let at = Duration::from_secs;
         let plain = [runner(false, None), runner(false, Some(5)), runner(false, Some(4))];
         assert_eq!(winner(&plain, false, at(5)), Some(2));
@@ -101,5 +107,21 @@ mod tests {
         assert_eq!(winner(&waiting, true, at(7)), Some(1));
         let come = [runner(true, Some(6)), runner(false, Some(4))];
         assert_eq!(winner(&come, true, at(6)), Some(0));
+    }
+
+    // F15
+    #[test]
+    fn a_lease_without_a_way_to_the_image_waits_for_a_better_one() {
+        let at = Duration::from_secs;
+        let runner = |boot, bound: u64, reaches| Runner { boot, bound: Some(at(bound)), reaches };
+        let none = Runner { boot: false, bound: None, reaches: false };
+        assert_eq!(winner(&[runner(false, 1, false), none], false, at(3)), None);
+        assert_eq!(winner(&[runner(false, 1, false), none], false, at(4)), Some(0), "better than none");
+        assert_eq!(winner(&[runner(false, 1, false), runner(false, 2, true)], false, at(2)), Some(1));
+        // The firmware's port is no use without a way.
+        let both = [runner(true, 1, false), runner(false, 2, true)];
+        assert_eq!(winner(&both, true, at(2)), None);
+        assert_eq!(winner(&both, true, at(4)), Some(1));
+        assert_eq!(winner(&[runner(true, 2, true), runner(false, 1, true)], true, at(2)), Some(0));
     }
 }

@@ -23,6 +23,8 @@ use crate::dhcp::Lease;
 /// How often the port's carrier is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 const CLIENT_PORT: u16 = 68;
+/// More than the deepest call needs, and less than the usual 2 MiB: small nodes boot with this thread, too.
+const STACK: usize = 512 * 1024;
 
 /// A port with a lease on it, and all that is needed to keep it so.
 #[derive(Debug)]
@@ -126,6 +128,8 @@ impl Kept {
         }
         self.complain_about("taking the address of before away", Self::unconfigure);
         self.lease = lease;
+        // Once for each address, even where it fails.
+        self.changes = Some(Changes::default());
         self.complain_about("putting the new lease on the port", |kept| {
             kept.changes = Some(configure::apply(&kept.links, &kept.port, &kept.lease)?);
             kept.sink = sink(&kept.lease);
@@ -192,5 +196,5 @@ fn start(kept: &Arc<Mutex<Option<Kept>>>) -> io::Result<(PipeWriter, JoinHandle<
         kept.keep(&stopped);
         *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
     };
-    Ok((stop, thread::Builder::new().name("lease".to_owned()).spawn(work)?))
+    Ok((stop, thread::Builder::new().name("lease".to_owned()).stack_size(STACK).spawn(work)?))
 }

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -140,6 +141,12 @@ impl Links {
     }
 
     fn run<T>(&self, request: impl Future<Output = Result<T, rtnetlink::Error>>) -> io::Result<T> {
+        self.wait_for(Box::pin(request))
+    }
+
+    /// Apart from `run`, and behind a pointer: the runtime's loop is large, and would be compiled for every verb.
+    #[inline(never)]
+    fn wait_for<T>(&self, request: Pin<Box<dyn Future<Output = Result<T, rtnetlink::Error>> + '_>>) -> io::Result<T> {
         match self.runtime.block_on(async { tokio::time::timeout(PATIENCE, request).await }) {
             Ok(Ok(answer)) => Ok(answer),
             // The other kinds print whole messages, and the code for that is large.

@@ -11,6 +11,7 @@
 //! - `port`: one port with its sockets and DHCP client.
 //! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
+//! - `destination`: whether a lease leads to the image.
 //! - `race`: carrier and DHCP on all ports at once, until one has a lease.
 //! - `verdict`: why none has.
 //! - `configure`: the lease's address, routes and MTU.
@@ -22,6 +23,7 @@ mod arp;
 mod bond;
 mod choose;
 mod configure;
+mod destination;
 mod firmware;
 mod keep;
 mod link;
@@ -50,6 +52,7 @@ use crate::failure::Advise;
 use crate::image::Resolve;
 use crate::lldp::Neighbour;
 pub use bond::{Bond, BondOption};
+pub use destination::Destination;
 use keep::{Keeper, Kept};
 use link::Links;
 pub use mac::Mac;
@@ -85,6 +88,8 @@ pub struct Settings {
     pub bonds: Vec<Bond>,
     /// `vlan=`: VLANs to make, on ports or on those bonds.
     pub vlans: Vec<Vlan>,
+    /// Where the image is: a port with a way to it is preferred for a moment.
+    pub destination: Destination,
 }
 
 /// What DHCP option 61 carries.
@@ -102,7 +107,7 @@ pub enum ClientId {
 
 impl ClientId {
     /// The option's value for the port with this MAC.
-    fn option(&self, mac: [u8; 6]) -> Option<Vec<u8>> {
+    pub(crate) fn option(&self, mac: [u8; 6]) -> Option<Vec<u8>> {
         let [_, _, iaid @ ..] = mac;
         match self {
             Self::Mac => Some([&[1], &mac[..]].concat()),

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use super::Settings;
 use super::arp;
 use super::choose::Runner;
 use super::link::{Link, Links};
@@ -161,10 +162,14 @@ impl Port {
         self.first_carrier
     }
 
-    pub(super) fn runner(&self, bootif: Option<[u8; 6]>) -> Runner {
-        let found = self.below.iter().chain([&self.link]).any(|link| link.mac == bootif);
-        let boot = bootif.is_some() && (found || bootif == Some(self.mac));
-        Runner { boot, bound: self.bound }
+    pub(super) fn runner(&self, settings: &Settings) -> Runner {
+        let resolves = !settings.nameservers.is_empty();
+        let found = |bootif| self.below.iter().chain([&self.link]).any(|link| link.mac == Some(bootif));
+        Runner {
+            boot: settings.bootif.is_some_and(|bootif| bootif == self.mac || found(bootif)),
+            bound: self.bound,
+            reaches: self.lease().is_some_and(|lease| settings.destination.is_reached_by(&lease, resolves)),
+        }
     }
 
     /// The lease that is ours now.

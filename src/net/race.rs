@@ -45,10 +45,13 @@ pub(super) fn run(
         for port in ports.iter_mut() {
             port.tick(now);
         }
-        let runners: Vec<Runner> = ports.iter().map(|port| port.runner(settings.bootif)).collect();
+        let runners: Vec<Runner> = ports.iter().map(|port| port.runner(settings)).collect();
         let winner = choose::winner(&runners, settings.bootif.is_some(), now);
-        if let Some(won) = winner.and_then(|number| Some((number, ports.get(number)?.lease()?))) {
-            return Ok(won);
+        if let Some((number, port, lease)) = winner.and_then(|number| with_lease(ports, number)) {
+            if runners.get(number).is_some_and(|runner| !runner.reaches) {
+                log::warn!("net: {}: this lease has no way to the image, and there is no better one", port.title());
+            }
+            return Ok((number, lease));
         }
         let phase = Phase::of(ports, settings);
         if now >= phase.end {
@@ -66,6 +69,11 @@ pub(super) fn run(
             port.receive(now, &own);
         }
     }
+}
+
+fn with_lease(ports: &[Port], number: usize) -> Option<(usize, &Port, Lease)> {
+    let port = ports.get(number)?;
+    Some((number, port, port.lease()?))
 }
 
 /// What is waited for now.

@@ -13,7 +13,7 @@ use crate::checks::Checks;
 use crate::cmdline::{self, Config};
 use crate::facts::{Fact, NodeFacts, debian_arch};
 use crate::failure::{Advise, Failure, refuse};
-use crate::handover;
+use crate::handover::{self, Port};
 use crate::image::tls::Certificates;
 use crate::image::trust::Keys;
 use crate::image::{self, Anchors, Installed, Machine, Resolve, Sources, Unpack};
@@ -147,7 +147,8 @@ fn install(options: &Options, config: &Config, network: Option<&Network>, record
     let image_arch = handover::check_init(root.path(), &config.init, &root.facts().url).or_exit(NO_INIT)?;
     handover::check_mount_points(root.path(), &root.facts().url).or_exit(REFUSED)?;
     record.checks = Checks::compare(root.path(), image_arch, options.kernel.as_deref(), options.arch.as_deref());
-    record.handover = handover::additions(&root, network.map(|network| &network.lease));
+    let port = network.map(|network| Port::of(network, &config.net.client_id, Path::new("/sys")));
+    record.handover = handover::additions(&root, port.as_ref());
     let mismatches = record.checks.mismatches();
     if mismatches.is_empty() {
         return Ok(());

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rootstream::dhcp::wire::{Kind, Message, Op, option};
-use rootstream::net::{ClientId, Settings};
+use rootstream::net::{ClientId, Destination, Settings};
 use rootstream_lab::namespace::{enter_private_network, ip};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -71,13 +71,15 @@ pub(crate) fn settings() -> Settings {
         routes: Vec::new(),
         bonds: Vec::new(),
         vlans: Vec::new(),
+        destination: Destination::Anywhere,
     }
 }
 
 /// What the kernel command line says about the network, with little patience.
 pub(crate) fn settings_of(line: &str) -> Settings {
     let common = "rootstream.image=http://master/i.tar rootstream.carrier=15s rootstream.dhcp=15s";
-    rootstream::cmdline::parse(&format!("{common} {line}")).check().unwrap().net
+    let net = rootstream::cmdline::parse(&format!("{common} {line}")).check().unwrap().net;
+    Settings { destination: Destination::Anywhere, ..net }
 }
 
 /// What a test's server answers with, with the fields of every answer filled in.

@@ -1,18 +1,22 @@
 //! A kernel and its modules, read out of an image's archive.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use rootstream::failure::{Advise, refuse};
 use tar::Archive;
 
+use super::firmware::{self, Shelf};
+use super::modprobe::{self, Modprobe};
 use super::modules::expanded;
 use crate::image::built::Built;
 use crate::image::plain;
 
-/// The files of one kernel that say what it is and what it has.
+/// A kernel in the image, and what the image says about its modules.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kernel {
     /// Its release, as `uname -r` says it.
@@ -21,13 +25,22 @@ pub(super) struct Kernel {
     pub(super) config: String,
     /// modules.dep.
     pub(super) dep: String,
+    /// modules.alias.
+    pub(super) alias: String,
     /// modules.softdep.
     pub(super) softdep: String,
     /// modules.builtin.
     pub(super) builtin: String,
+    /// What the image's modprobe.d says.
+    pub(super) modprobe: Modprobe,
+    /// The image's firmware files.
+    pub(super) firmware: Shelf,
     /// All releases in the image.
     pub(super) releases: Vec<String>,
 }
+
+/// The files of a module folder that are read.
+const INDEX: [&str; 4] = ["/modules.dep", "/modules.alias", "/modules.softdep", "/modules.builtin"];
 
 /// Finds the newest kernel in the image.
 ///
@@ -36,13 +49,17 @@ pub(super) struct Kernel {
 pub(super) fn find(built: &Built) -> Result<Kernel> {
     let small = |path: &str| {
         path.starts_with("boot/config-")
-            || (path.starts_with("lib/modules/")
-                && ["/modules.dep", "/modules.softdep", "/modules.builtin"].iter().any(|name| path.ends_with(name)))
+            || (path.starts_with("lib/modules/") && INDEX.iter().any(|name| path.ends_with(name)))
+            || modprobe::is_one(path)
     };
     let mut releases = BTreeSet::new();
-    let mut texts = read(built, |path| {
-        if let Some(release) = path.strip_prefix("boot/vmlinuz-") {
+    let mut firmware = Shelf::default();
+    let mut texts = read(built, |path, link| {
+        if let Some(release) = path.strip_prefix("boot/vmlinuz-").filter(|_| link.is_none()) {
             releases.insert(release.to_owned());
+        }
+        if path.strip_prefix(firmware::FOLDER).is_some_and(|rest| rest.starts_with('/')) {
+            firmware.add(path, link.map(Path::to_owned));
         }
         small(path)
     })?;
@@ -63,13 +80,16 @@ pub(super) fn find(built: &Built) -> Result<Kernel> {
             "add kmod to the recipe's packages, or run depmod in the image",
         )
     })?;
-    let softdep = text(format!("{folder}/modules.softdep")).unwrap_or_default();
-    let builtin = text(format!("{folder}/modules.builtin")).unwrap_or_default();
-    Ok(Kernel { release, config, dep, softdep, builtin, releases })
+    let mut index = |name: &str| text(format!("{folder}/{name}")).unwrap_or_default();
+    let (alias, softdep, builtin) = (index("modules.alias"), index("modules.softdep"), index("modules.builtin"));
+    let rest: Vec<(&str, Cow<'_, str>)> =
+        texts.iter().map(|(path, bytes)| (path.as_str(), String::from_utf8_lossy(bytes))).collect();
+    let modprobe = Modprobe::read(rest.iter().map(|(path, text)| (*path, text.as_ref())));
+    Ok(Kernel { release, config, dep, alias, softdep, builtin, modprobe, firmware, releases })
 }
 
 /// Contents by path.
-type Contents = BTreeMap<String, Vec<u8>>;
+pub(super) type Contents = BTreeMap<String, Vec<u8>>;
 
 /// The kernel's own file, and these module files, expanded, by their expanded names.
 ///
@@ -79,7 +99,7 @@ pub(super) fn load(built: &Built, release: &str, modules: &BTreeSet<String>) -> 
     let vmlinuz = format!("boot/vmlinuz-{release}");
     let folder = format!("lib/modules/{release}/");
     let mut files =
-        read(built, |path| path == vmlinuz || path.strip_prefix(&folder).is_some_and(|m| modules.contains(m)))?;
+        read(built, |path, _| path == vmlinuz || path.strip_prefix(&folder).is_some_and(|m| modules.contains(m)))?;
     let missing = |path: &str| format!("{} holds no /{path} that is a file", built.path().display());
     let kernel = files.remove(&vmlinuz).with_context(|| missing(&vmlinuz))?;
     let mut expanded_modules = BTreeMap::new();
@@ -92,20 +112,41 @@ pub(super) fn load(built: &Built, release: &str, modules: &BTreeSet<String>) -> 
     Ok((kernel, expanded_modules))
 }
 
+/// Firmware files by the names that the kernel asks for, expanded; `files` says where in the image each is.
+///
+/// # Errors
+/// One of them is missing in the archive or cannot be expanded.
+pub(super) fn load_firmware(built: &Built, files: &BTreeMap<String, String>) -> Result<Contents> {
+    if files.is_empty() {
+        return Ok(Contents::new());
+    }
+    let paths: BTreeSet<&String> = files.values().collect();
+    let contents = read(built, |path, _| paths.contains(&path.to_owned()))?;
+    let mut firmware = Contents::new();
+    for (name, path) in files {
+        let content = contents.get(path).with_context(|| format!("{} holds no /{path}", built.path().display()))?;
+        let content = expand(path, content.clone()).with_context(|| format!("expanding /{path}"))?;
+        firmware.insert(name.clone(), content);
+    }
+    Ok(firmware)
+}
+
 /// The contents of the archive's files that `wanted` picks by their path, which is without a
-/// leading `usr/`: Debian links `/lib` there.
-fn read(built: &Built, mut wanted: impl FnMut(&str) -> bool) -> Result<Contents> {
+/// leading `usr/`: Debian links `/lib` there. It is asked about symlinks too, with their targets.
+fn read(built: &Built, mut wanted: impl FnMut(&str, Option<&Path>) -> bool) -> Result<Contents> {
     let failed = || format!("reading the archive {}", built.path().display());
     let mut tar = Archive::new(built.archive()?);
     let mut found = BTreeMap::new();
     for entry in tar.entries_with_seek().with_context(failed)? {
         let mut entry = entry.with_context(failed)?;
-        if !entry.header().entry_type().is_file() {
+        let kind = entry.header().entry_type();
+        if !kind.is_file() && !kind.is_symlink() {
             continue;
         }
         let path = plain(&entry.path().with_context(failed)?);
         let path = path.strip_prefix("usr").unwrap_or(&path).to_string_lossy().into_owned();
-        if wanted(&path) {
+        let link = if kind.is_symlink() { entry.link_name().with_context(failed)? } else { None };
+        if wanted(&path, link.as_deref()) && kind.is_file() {
             let mut content = Vec::new();
             entry.read_to_end(&mut content).with_context(failed)?;
             found.insert(path, content);

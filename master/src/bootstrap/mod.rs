@@ -1,11 +1,14 @@
 //! What a node's firmware loads: the image's kernel, and an initramfs with the agent and the
-//! modules it needs to reach the master.
+//! modules and firmware it needs to reach the master.
 
 mod agent;
 mod certificates;
 pub mod cpio;
+mod elf;
+mod firmware;
 mod kernel;
-pub mod modules;
+mod modprobe;
+mod modules;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +18,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
 use rootstream::failure::Advise;
+use rootstream::modules::unclaimed::NOT_PACKED;
+use rootstream::modules::{Index, List, canonical};
 use serde::{Deserialize, Serialize};
 
 use crate::aside;
@@ -24,6 +29,7 @@ use crate::image::built::Built;
 use crate::keys;
 use crate::progress::{Progress, megabytes};
 use cpio::Archive;
+use kernel::{Contents, Kernel};
 
 /// The list of modules that comes with rootstream.
 pub const MODULES_TXT: &str = include_str!("../../../initramfs/modules.txt");
@@ -91,13 +97,29 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     if kernel.releases.len() > 1 {
         log::info!("{name} holds the kernels {}; taking {release}", kernel.releases.join(", "));
     }
-    let index = modules::Index::read(&kernel.dep, &kernel.softdep, &kernel.builtin);
-    let closure = index.closure(&modules_txt);
+    let modprobe = &kernel.modprobe;
+    let list = modules::with_patterns(List::parse(&modules_txt), &List::parse(MODULES_TXT));
+    let softdep = [&kernel.softdep, &modprobe.softdep, &list.softdep].map(String::as_str).concat();
+    let alias = [kernel.alias.as_str(), &modprobe.alias].concat();
+    let index = Index::parse(&kernel.dep, &kernel.builtin, &alias, &softdep);
+    let closure = modules::closure(&index, &list, modprobe);
     if !closure.missing.is_empty() {
         log::warn!("the kernel {release} has no modules {}", closure.missing.join(" "));
     }
+    if !closure.blacklisted.is_empty() {
+        log::info!("blacklisted, and so left out of `auto`: {}", closure.blacklisted.join(" "));
+    }
     progress.step("reading kernel and modules");
     let (vmlinuz, modules) = kernel::load(&built, release, &closure.files)?;
+    let (firmware, without) = firmware_of(&kernel, &modules);
+    if !without.is_empty() {
+        log::info!(
+            "the image has none of the firmware of {}; where nodes have such a card, add the package with its files to \
+             the recipe (firmware-bnx2x, say)",
+            without.join(" ")
+        );
+    }
+    let firmware = kernel::load_firmware(&built, &firmware)?;
 
     let mut archive = Archive::default();
     let folder = format!("lib/modules/{release}");
@@ -109,8 +131,18 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
         archive.folder(mount_point);
     }
     archive.file("modules.txt", 0o644, modules_txt.into_bytes());
-    archive.file(&format!("{folder}/modules.dep"), 0o644, index.dep_of(&closure.files).into_bytes());
-    archive.file(&format!("{folder}/modules.builtin"), 0o644, kernel.builtin.clone().into_bytes());
+    let (aliases, not_packed) = modules::aliases_of(&index, &closure.files, &list, modprobe);
+    let given = modprobe.options.iter().map(String::as_str);
+    for (name, text) in [
+        ("modules.dep", modules::dep_of(&index, &closure.files)),
+        ("modules.builtin", kernel.builtin.clone()),
+        ("modules.alias", aliases),
+        ("modules.softdep", modules::lines_of(softdep.lines(), &closure.files)),
+        ("modules.options", modules::lines_of(given, &closure.files)),
+        (NOT_PACKED, not_packed),
+    ] {
+        archive.file(&format!("{folder}/{name}"), 0o644, text.into_bytes());
+    }
     let keys = keys::trusted(site)?;
     for (name, text) in &keys {
         archive.file(&format!("keys/{name}"), 0o644, text.clone().into_bytes());
@@ -118,6 +150,10 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     let count = modules.len();
     for (path, content) in modules {
         archive.file(&format!("{folder}/{path}"), 0o644, content);
+    }
+    let firmware_count = firmware.len();
+    for (name, content) in firmware {
+        archive.file(&format!("{}/{name}", firmware::FOLDER), 0o644, content);
     }
     if let Some(shell) = &options.shell {
         let (content, dynamic) = agent::program(shell).advise(
@@ -149,7 +185,7 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
     let record = serde_json::to_vec_pretty(&made).context("writing the record")?;
     aside::write(&target.join("bootstrap.json"), &record)?;
     progress.done(&format!(
-        "kernel {release} {}, initramfs {} with {count} modules{}",
+        "kernel {release} {}, initramfs {} with {count} modules and {firmware_count} firmware files{}",
         megabytes(vmlinuz.len() as u64),
         megabytes(packed.len() as u64),
         if made.keys.is_empty() {
@@ -160,6 +196,22 @@ pub fn bootstrap(site: &Site, name: &Name, options: &Options) -> Result<Bootstra
         }
     ));
     Ok(made)
+}
+
+/// The firmware that modules name and the image has, by name, with its places in the image; and the modules that name
+/// some and find none of it.
+fn firmware_of(kernel: &Kernel, modules: &Contents) -> (BTreeMap<String, String>, Vec<String>) {
+    let (mut found, mut without) = (BTreeMap::new(), Vec::new());
+    for (path, content) in modules {
+        let names = firmware::named_by(content);
+        let here: BTreeMap<String, String> =
+            names.iter().flat_map(|name| kernel.firmware.find(&kernel.release, name)).collect();
+        if here.is_empty() && !names.is_empty() {
+            without.push(canonical(path));
+        }
+        found.extend(here);
+    }
+    (found, without)
 }
 
 /// Compressed with what the kernel is known to decompress.

@@ -104,9 +104,12 @@ impl Client {
     }
 
     /// Nobody has the address.
-    pub(super) fn checked(&mut self, lease: Lease, since: Duration) -> Vec<Action> {
+    pub(super) fn checked(&mut self) -> Vec<Action> {
+        let State::Checking { lease, since, .. } = std::mem::replace(&mut self.state, State::Bound) else {
+            return Vec::new();
+        };
         let announce = Action::Announce(lease.address);
-        self.hold(lease, since);
+        self.hold(*lease, since);
         vec![announce, Action::Bound]
     }
 

@@ -1,0 +1,133 @@
+//! What the tests with virtual nodes share.
+
+// Each test program uses its part.
+#![allow(dead_code)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+
+use rootstream_lab::bound::Bound;
+use rootstream_lab::faulty::Server;
+use rootstream_lab::generic;
+use rootstream_lab::machine::Machine;
+use rootstream_lab::namespace::enter_private_network;
+use rootstream_lab::network::tap_with;
+use rootstream_lab::node::Node;
+use rootstream_lab::packages::build_dir;
+use rootstream_lab::transcript::Transcript;
+
+pub(crate) const MAC: &str = "52:54:00:ac:10:01";
+/// The last line of the message of a boot that failed.
+pub(crate) const NOW: &str = "  now: switching off (rootstream.onfail=)";
+/// The agent that `make init` builds and the lab's nodes boot.
+pub(crate) const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/x86_64-unknown-linux-musl/release/init");
+/// The companion that `make lab` builds.
+pub(crate) const COMPANION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/debug/rootstream");
+/// Served without a signature, which these nodes would ask for.
+pub(crate) const IMAGE: &str = "rootstream.image=http://172.16.0.254/i.tar rootstream.unsigned";
+
+/// Boots a node that powers off when it fails, runs `act` meanwhile, and returns the lines of its final
+/// message.
+pub(crate) fn boot_failure(parameters: &str, act: impl FnOnce(&mut Machine)) -> Vec<String> {
+    let (kernel, initramfs) = bootstrap();
+    let node = Node::new("n1").memory(512).nic("tap0", MAC);
+    let lines = lines_of_failure(node, (kernel, initramfs), parameters, act);
+    lines.into_iter().skip_while(|line| !line.starts_with("boot failed: ")).collect()
+}
+
+/// The same for any node and kernel, with all that the agent logged.
+pub(crate) fn lines_of_failure(
+    node: Node,
+    (kernel, initramfs): (&Path, &Path),
+    parameters: &str,
+    act: impl FnOnce(&mut Machine),
+) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let transcript = Transcript::default();
+    let cmdline = format!("console=ttyS0,115200 rootstream.onfail=poweroff {parameters}");
+    let node = node.direct(kernel, initramfs, &cmdline);
+    let mut machine = node.power_on(folder.path(), &transcript).unwrap();
+    act(&mut machine);
+    machine.wait_for("rootstream:   now: ").unwrap();
+    machine.wait_for_end().unwrap();
+    let lines = transcript.lines("n1").into_iter();
+    lines.filter_map(|line| Some(line.text.split_once("rootstream: ")?.1.to_owned())).collect()
+}
+
+/// Runs `work` in a network namespace with the wire of one node, on a thread of its own: this one stays
+/// in the machine's network.
+pub(crate) fn in_private_network<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    // Built first, where the network is.
+    bootstrap();
+    thread::scope(|scope| {
+        let enclosed = scope.spawn(|| {
+            enter_private_network().unwrap();
+            tap_with("tap0", &["172.16.0.254/24"]).unwrap();
+            work()
+        });
+        enclosed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// A DHCP server for the node.
+pub(crate) fn dhcp() -> Bound {
+    let words = "--keep-in-foreground --conf-file=/dev/null --user=root --port=0 --no-resolv --no-hosts \
+        --log-facility=/dev/null --dhcp-leasefile=/dev/null --interface=tap0 --bind-interfaces \
+        --dhcp-range=172.16.0.1,172.16.0.1,255.255.255.0,1h";
+    Bound::start("dnsmasq", |c| c.args(words.split_whitespace())).unwrap()
+}
+
+/// An HTTP server on the master's address.
+pub(crate) fn serve(answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Server {
+    let address = SocketAddr::from(([172, 16, 0, 254], 80));
+    Server::start_at(address, move |_, stream| answer(stream)).unwrap()
+}
+
+/// The kernel and the initramfs that the lab's nodes boot.
+pub(crate) fn bootstrap() -> (&'static Path, &'static Path) {
+    static FILES: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    let (kernel, initramfs) = FILES.get_or_init(|| {
+        make("site");
+        let folder = build_dir().join("lab/site/tftp/compute");
+        let starting = |start: &'static str| find(&folder, move |name| name.starts_with(start));
+        (starting("vmlinuz-"), starting("initramfs-"))
+    });
+    (kernel, initramfs)
+}
+
+/// Debian's kernel for every machine, with an initramfs in which this list of modules is, or the list that comes with
+/// rootstream. To be called where the network is.
+pub(crate) fn generic_kernel(modules: Option<&str>) -> (PathBuf, PathBuf) {
+    bootstrap();
+    let name = if modules.is_some() { "generic-own" } else { "generic" };
+    generic::bootstrap(Path::new(COMPANION), Path::new(AGENT), &build_dir().join("lab").join(name), modules).unwrap()
+}
+
+/// The last file of a folder, by name, whose name is a wanted one.
+pub(crate) fn find(folder: &Path, wanted: impl Fn(&str) -> bool) -> PathBuf {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let named = files.filter(|entry| wanted(&entry.file_name().to_string_lossy())).map(|entry| entry.path());
+    named.max().unwrap_or_else(|| panic!("what the lab needs is not in {}", folder.display()))
+}
+
+/// Runs a target of the Makefile, with variables perhaps, as a user would; passes on what it prints and returns its stdout.
+pub(crate) fn make(target: &str) -> String {
+    let mut make = Command::new("make");
+    make.current_dir(env!("CARGO_MANIFEST_DIR")).args(target.split(' ')).stdout(Stdio::piped());
+    // Of the make that runs this test, when there is one.
+    let mut child = make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").spawn().unwrap();
+    let mut output = String::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        println!("{line}");
+        output.push_str(&line);
+        output.push('\n');
+    }
+    assert!(child.wait().unwrap().success(), "make {target} failed");
+    output
+}
