@@ -5,7 +5,8 @@
 //! 1. [`supervise`]: PID 1 mounts `/proc`, `/sys`, `/dev` and `/run`, forks a worker and watches it.
 //! 2. [`cmdline`]: the kernel command line becomes one typed [`cmdline::Config`].
 //! 3. [`modules`]: the modules in `modules.txt` and what they depend on are loaded.
-//! 4. [`net`]: a port gets carrier and, through [`dhcp`], a lease.
+//! 4. [`net`]: a port gets carrier and, through [`dhcp`] or from the command line, a lease; [`lldp`] says where its
+//!    cable is.
 //! 5. [`image`]: the image streams from HTTP through the decoder into a tmpfs, checked on the way.
 //! 6. [`handover`]: the image's init is found, the files for stage 2 are left, and PID 1 becomes that init.
 //!
@@ -21,6 +22,7 @@ pub mod failure;
 pub mod handover;
 pub mod image;
 mod inside;
+pub mod lldp;
 pub mod log;
 pub mod modules;
 pub mod mounts;

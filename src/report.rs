@@ -11,6 +11,7 @@ use crate::checks::Checks;
 use crate::dhcp::Lease;
 use crate::failure::Failure;
 use crate::image::{Facts, Installed, Reason, Share, Tally, Trust};
+use crate::lldp::Neighbour;
 use crate::net::{Mac, Network};
 
 /// Version of the record's form.
@@ -36,6 +37,8 @@ pub struct Port {
     pub name: String,
     /// MAC, lower case with colons.
     pub mac: String,
+    /// What the switch at the other end of the cable says, if it was heard (LLDP).
+    pub switch: Option<Neighbour>,
 }
 
 /// The whole record.
@@ -125,7 +128,8 @@ impl Record {
 
     /// Takes over what is known about the network.
     pub fn set_network(&mut self, network: &Network) {
-        self.port = Some(Port { name: network.port.clone(), mac: Mac(network.mac).to_string() });
+        let (name, mac) = (network.port.clone(), Mac(network.mac).to_string());
+        self.port = Some(Port { name, mac, switch: network.switch.clone() });
         self.lease = Some(network.lease.clone());
     }
 

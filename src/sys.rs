@@ -187,6 +187,21 @@ pub(crate) fn enable_packet_option(socket: impl AsFd, option: i32) -> io::Result
     set_option(socket, libc::SOL_PACKET, option, &1_i32)
 }
 
+/// Lets a port pass frames to a multicast MAC up, as long as the packet socket is open.
+///
+/// # Errors
+/// The port is gone.
+pub(crate) fn join_multicast(socket: impl AsFd, port_index: u32, mac: [u8; 6]) -> io::Result<()> {
+    let [a, b, c, d, e, f] = mac;
+    let membership = libc::packet_mreq {
+        mr_ifindex: i32::try_from(port_index).map_err(io::Error::other)?,
+        mr_type: u16::try_from(libc::PACKET_MR_MULTICAST).map_err(io::Error::other)?,
+        mr_alen: 6,
+        mr_address: [a, b, c, d, e, f, 0, 0],
+    };
+    set_option(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)
+}
+
 /// Binds a packet socket to one network port and one Ethernet protocol.
 ///
 /// # Errors

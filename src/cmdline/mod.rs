@@ -15,8 +15,13 @@ use crate::mounts::TmpfsOptions;
 use crate::{image, net};
 
 mod date;
+mod devices;
 mod docs;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod ip;
 mod params;
+mod route;
 mod values;
 
 pub use docs::boot_parameters_md;
@@ -124,8 +129,11 @@ impl Default for Config {
                 carrier: Duration::from_secs(60),
                 dhcp: Duration::from_secs(120),
                 nameservers: Vec::new(),
+                ip: Vec::new(),
+                routes: Vec::new(),
+                bonds: Vec::new(),
+                vlans: Vec::new(),
                 destination: net::Destination::default(),
-                fixed: None,
             },
             tmpfs: TmpfsOptions::default(),
             modules: Vec::new(),

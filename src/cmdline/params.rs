@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use super::Config;
-use super::date;
 use super::values::{
     address, break_step, client_id, duration, flag, ip, list, log_level, mac_of_bootif, modules, onfail, overlays,
     sha256, urls,
 };
+use super::{date, devices, route};
+use crate::modules::Request;
 use crate::mounts::TmpfsOptions;
 
 /// A kernel parameter: what it is called, what it means, and how its value gets into [`Config`].
@@ -28,7 +29,7 @@ pub struct Param {
 
 /// Names that the design has and this version has not: refused, because a boot without them would
 /// not be what was asked for.
-pub(super) const PLANNED: &[&str] = &["rootstream.watchdog", "rootstream.report", "vlan", "bond", "rd.route"];
+pub(super) const PLANNED: &[&str] = &["rootstream.watchdog", "rootstream.report"];
 
 /// Every parameter that this version understands.
 pub const PARAMS: &[Param] = &[
@@ -107,10 +108,10 @@ pub const PARAMS: &[Param] = &[
     Param {
         name: "ip",
         group: "Network",
-        value: "dhcp | DEVICE:dhcp",
+        value: "dhcp | DEVICE:dhcp[:[MTU][:MAC]] | [ADDRESS]:[PEER]:[GATEWAY]:[NETMASK]:[HOSTNAME]:[DEVICE]:METHOD[:[MTU][:MAC] | :[DNS][:DNS]]",
         default: "dhcp on every port, first lease wins",
-        meaning: "as in dracut.cmdline(7); `on` and `any` mean `dhcp`",
-        set: |config, value| ip(value).map(|device| config.net.ports.extend(device)),
+        meaning: "as in dracut.cmdline(7). METHOD: `none` or `off`, the address is all there is and no server is asked; `dhcp`, `on` or `any`, and with an address DHCP is asked for the rest only (INFORM). NETMASK: a prefix length or a dotted mask. DEVICE: the kernel's name (`eth0`; names that udev gives, such as `eno1`, do not exist in stage 1), the MAC with dashes, or the driver; without one, any port. PEER: the other end of a point-to-point link, as `ADDRESS/PREFIX` or beside a mask of 32 bits; else the boot server, as PXELINUX writes it, which changes nothing. Given several times, each line is for its port, and of those ports the first that is ready wins. Methods and addresses of IPv6 are refused by this version",
+        set: |config, value| ip(value).map(|ip| config.net.ip.push(ip)),
     },
     Param {
         name: "BOOTIF",
@@ -125,15 +126,50 @@ pub const PARAMS: &[Param] = &[
         group: "Network",
         value: "IP",
         default: "the lease's",
-        meaning: "a name server to ask before the lease's; may be given several times",
+        meaning: "a name server to ask before the lease's, in stage 2 too; may be given several times",
         set: |config, value| address(value).map(|server| config.net.nameservers.push(server)),
+    },
+    Param {
+        name: "bond",
+        group: "Network",
+        value: "NAME[:PORT,PORT…[:OPTION=VALUE,…[:MTU]]]",
+        default: "none; `bond` alone is `bond0:eth0,eth1`",
+        meaning: "a bond of these ports, each the kernel's name or the MAC with dashes, made as they appear; they take no part themselves any more. Options are those of the bonding module that belong to one bond: `mode` (`802.3ad`, `active-backup`, `balance-rr`, …), `miimon` (100 where neither it nor `arp_interval` is given), `lacp_rate`, `xmit_hash_policy`, `primary`, …; several addresses of `arp_ip_target` are separated by semicolons. Loads the module bonding",
+        set: |config, value| {
+            let bond = devices::bond(value)?;
+            config.net.bonds.push(bond);
+            // Else the module makes a bond0 of its own.
+            config.modules.push(Request { name: "bonding".to_owned(), options: "max_bonds=0".to_owned() });
+            Ok(())
+        },
+    },
+    Param {
+        name: "vlan",
+        group: "Network",
+        value: "NAME:PORT",
+        default: "none",
+        meaning: "a VLAN on a port or on a bond of `bond=`, which takes no part itself any more. The name has the number: `vlan5`, `vlan0005`, `eth0.5`, `eth0.0005`. PORT: the kernel's name or the MAC with dashes. May be given several times; all are tried. Loads the module 8021q",
+        set: |config, value| {
+            let vlan = devices::vlan(value)?;
+            config.net.vlans.push(vlan);
+            config.modules.push(Request { name: "8021q".to_owned(), options: String::new() });
+            Ok(())
+        },
+    },
+    Param {
+        name: "rd.route",
+        group: "Network",
+        value: "NET/MASK:[GATEWAY][:DEVICE]",
+        default: "the lease's",
+        meaning: "a route beside the lease's, or in place of its route to the same network; without a gateway the network is on the link; for the port DEVICE, if that is the one that the boot takes. May be given several times",
+        set: |config, value| route::parse(value).map(|route| config.net.routes.push(route)),
     },
     Param {
         name: "rootstream.net",
         group: "Network",
         value: "PORT[,PORT…]",
         default: "all",
-        meaning: "ports to try: kernel names, MACs or drivers",
+        meaning: "ports to try, beside those that `ip=` names: kernel names, MACs or drivers",
         set: |config, value| list(value).map(|ports| config.net.ports.extend(ports)),
     },
     Param {

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{OnFail, Step};
+use super::{OnFail, Step, ip};
 use crate::facts::Template;
 use crate::image::Overlay;
 use crate::modules::Request;
-use crate::net::{ClientId, parse_mac};
+use crate::net::{ClientId, Ip, parse_mac};
 
 /// `60s`, `10m`, `1h`, `500ms`; a bare number is seconds. At most a day.
 pub(super) fn duration(value: &str) -> Result<Duration, String> {
@@ -89,14 +89,9 @@ pub(super) fn sha256(value: &str) -> Result<[u8; 32], String> {
     <[u8; 32]>::try_from(bytes).map_err(|bytes| format!("{} hex digits instead of 64", bytes.len() * 2))
 }
 
-/// `dhcp`, `on`, `any`: every port; `DEVICE:dhcp`: that one.
-pub(super) fn ip(value: &str) -> Result<Option<String>, String> {
-    let auto = |method: &str| matches!(method, "dhcp" | "on" | "any");
-    match value.split_once(':') {
-        None if auto(value) => Ok(None),
-        Some((device, method)) if auto(method) && !device.is_empty() => Ok(Some(device.to_owned())),
-        _ => Err("this version takes ip=dhcp and ip=DEVICE:dhcp".to_owned()),
-    }
+/// A port, and how it gets its address.
+pub(super) fn ip(value: &str) -> Result<Ip, String> {
+    ip::supported(ip::parse(value)?)
 }
 
 /// `01-52-54-00-ac-10-01`, as PXELINUX writes it; colons and a missing hardware type are taken too.

@@ -131,9 +131,7 @@ impl Lease {
                 prefix
             }
         };
-        if prefix < 31 && [network(address, prefix), broadcast(address, prefix)].contains(&address) {
-            return Err(Refusal::SubnetAddress(address, prefix));
-        }
+        check_address(address, prefix)?;
         let routes = match message.options.get(&option::CLASSLESS_ROUTES) {
             Some(bytes) => classless_routes(bytes, address, prefix, &mut notes),
             None => default_route(&message.addresses(option::ROUTER), address, prefix)?,
@@ -197,6 +195,17 @@ impl Lease {
     }
 }
 
+/// Whether a host can have this address on such a subnet.
+pub(crate) fn check_address(address: Ipv4Addr, prefix: u8) -> Result<(), Refusal> {
+    if !is_host(address) {
+        return Err(Refusal::Address(address));
+    }
+    if prefix < 31 && [network(address, prefix), broadcast(address, prefix)].contains(&address) {
+        return Err(Refusal::SubnetAddress(address, prefix));
+    }
+    Ok(())
+}
+
 fn is_host(address: Ipv4Addr) -> bool {
     let [first, ..] = address.octets();
     first != 0 && first != 127 && first < 224
@@ -221,7 +230,8 @@ fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
 }
 
-fn network(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
+/// The first address of the subnet that this one is on.
+pub(crate) fn network(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(address) & mask(prefix))
 }
 
@@ -294,7 +304,8 @@ fn name(message: &Message, code: u8, what: &str, notes: &mut Vec<String>) -> Opt
     None
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a name may go into files and commands: letters, digits, `.`, `-` and `_`.
+pub(crate) fn is_name(name: &str) -> bool {
     name.len() <= LONGEST_NAME
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))

@@ -15,6 +15,7 @@ mod search;
 pub mod wire;
 
 pub use lease::Lease;
+pub(crate) use lease::{check_address, is_name, network};
 
 use std::fmt;
 

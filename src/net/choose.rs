@@ -12,14 +12,18 @@ const MOMENT: Duration = Duration::from_secs(3);
 /// Whether to try a link. `wanted` holds names, MACs and drivers; empty means every Ethernet port,
 /// which leaves out bridges, VLANs and the like: they have a port below them, or none.
 pub(super) fn is_wanted(link: &Link, driver: Option<&str>, wanted: &[String]) -> bool {
-    let Some(mac) = link.mac else { return false };
-    if link.enslaved || link.loopback {
+    if link.mac.is_none() || link.enslaved || link.loopback {
         return false;
     }
     if wanted.is_empty() {
         return link.kind.as_deref().is_none_or(|kind| kind == "veth");
     }
-    wanted.iter().any(|word| *word == link.name || parse_mac(word) == Some(mac) || Some(word.as_str()) == driver)
+    wanted.iter().any(|word| is_called(link, driver, word))
+}
+
+/// Whether a word of the administrator's means this link: its name, its MAC or its driver.
+pub(super) fn is_called(link: &Link, driver: Option<&str>, word: &str) -> bool {
+    word == link.name || link.mac.is_some_and(|mac| parse_mac(word) == Some(mac)) || Some(word) == driver
 }
 
 /// A port in the race for a lease.

@@ -13,10 +13,15 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    InfoBond, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
-use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::packet_core::DefaultNla;
+use rtnetlink::{Handle, LinkBond, LinkMessageBuilder, LinkUnspec, LinkVlan, RouteMessageBuilder};
 use tokio::runtime::{Builder, Runtime};
+
+use super::{Bond, BondOption};
 
 /// The kernel answers in microseconds, but for drivers that load firmware when they are brought up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -83,6 +88,35 @@ impl Links {
         self.run(self.handle.link().set(LinkUnspec::new_with_index(index).mtu(mtu).build()).execute())
     }
 
+    pub(super) fn set_mac(&self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.run(self.handle.link().set(LinkUnspec::new_with_index(index).address(mac.to_vec()).build()).execute())
+    }
+
+    /// Makes a VLAN on top of a link.
+    pub(super) fn add_vlan(&self, name: &str, id: u16, over: u32) -> io::Result<()> {
+        self.run(self.handle.link().add(LinkVlan::new(name, over, id).build()).execute())
+    }
+
+    /// Makes a bond that has no ports yet.
+    pub(super) fn add_bond(&self, bond: &Bond) -> io::Result<()> {
+        self.run(self.handle.link().add(bond_message(bond)).execute())
+    }
+
+    /// Makes a link, which must be down, a port of a bond.
+    pub(super) fn set_controller(&self, index: u32, bond: u32) -> io::Result<()> {
+        self.run(self.handle.link().set(LinkUnspec::new_with_index(index).controller(bond).build()).execute())
+    }
+
+    /// Makes a port of a bond the one that is used as long as it works.
+    pub(super) fn set_primary(&self, bond: u32, port: u32) -> io::Result<()> {
+        let message = LinkMessageBuilder::<LinkBond>::new_with_info_kind(InfoKind::Bond).index(bond).primary(port);
+        self.run(self.handle.link().change(message.build()).execute())
+    }
+
+    pub(super) fn delete(&self, index: u32) -> io::Result<()> {
+        self.run(self.handle.link().del(index).execute())
+    }
+
     /// Adds an address, and with it the route to its subnet. False when it was there already.
     pub(super) fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<bool> {
         is_new(self.run(self.handle.address().add(index, IpAddr::V4(address), prefix).execute()))
@@ -128,6 +162,20 @@ fn is_new(added: io::Result<()>) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// The message that makes a bond.
+fn bond_message(bond: &Bond) -> LinkMessage {
+    let options = bond.options.iter().filter_map(|option| match option {
+        BondOption::Attribute(number, value) => Some(InfoBond::Other(DefaultNla::new(*number, value.clone()))),
+        // It is set when the port is there.
+        BondOption::Primary(_) => None,
+    });
+    let builder = LinkBond::new(&bond.name).set_info_data(InfoData::Bond(options.collect()));
+    match bond.mtu {
+        Some(mtu) => builder.mtu(mtu.into()).build(),
+        None => builder.build(),
     }
 }
 
@@ -186,4 +234,43 @@ pub(super) fn driver(sys: &Path, link: &Link) -> Option<String> {
         .is_ok_and(|mac| link.mac.is_some_and(|ours| super::mac::parse_mac(&mac) == Some(ours)));
     let driver = fs::read_link(folder.join("device/driver")).ok().filter(|_| same)?;
     Some(driver.file_name()?.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::{BondLacpRate, BondMode, BondXmitHashPolicy};
+    use rtnetlink::packet_core::Emitable;
+
+    use super::*;
+
+    fn bytes(message: &LinkMessage) -> Vec<u8> {
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_bond_is_asked_for_as_the_library_would() {
+        let text = "mode=802.3ad,miimon=100,xmit_hash_policy=layer3+4,lacp_rate=fast,min_links=1,primary=eth0";
+        let options = BondOption::parse_all(text).unwrap();
+        let bond = Bond { name: "bond0".to_owned(), ports: Vec::new(), options, mtu: Some(9000) };
+        let expected = LinkBond::new("bond0")
+            .mode(BondMode::Ieee8023Ad)
+            .miimon(100)
+            .xmit_hash_policy(BondXmitHashPolicy::Layer34)
+            .append_info_data(InfoBond::AdLacpRate(BondLacpRate::Fast))
+            .min_links(1)
+            .mtu(9000)
+            .build();
+        assert_eq!(bytes(&bond_message(&bond)), bytes(&expected));
+    }
+
+    #[test]
+    fn addresses_that_a_bond_asks_for_are_nested_as_the_library_would() {
+        let options = BondOption::parse_all("arp_interval=100,arp_ip_target=10.0.0.1;10.0.0.2").unwrap();
+        let bond = Bond { name: "bond0".to_owned(), ports: Vec::new(), options, mtu: None };
+        let targets = vec![Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
+        let expected = LinkBond::new("bond0").arp_interval(100).arp_ip_target(targets).build();
+        assert_eq!(bytes(&bond_message(&bond)), bytes(&expected));
+    }
 }

@@ -5,6 +5,9 @@
 //! - `packet`: raw sockets that see DHCP replies.
 //! - `arp`: whether somebody has an address already.
 //! - `firmware`: what servers are told of the machine.
+//! - `statics`: what the administrator says about a port.
+//! - `vlan`, `bond`: what is to be made on top of ports; `stack` makes it.
+//! - `lldp`: what the switch says about a port.
 //! - `port`: one port with its sockets and DHCP client.
 //! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
@@ -17,22 +20,27 @@
 //! - [`namespace`]: whether this is the machine's own network.
 
 mod arp;
+mod bond;
 mod choose;
 mod configure;
 mod destination;
 mod firmware;
 mod keep;
 mod link;
+mod lldp;
 mod mac;
 pub mod namespace;
 mod packet;
 mod port;
 mod race;
 mod resolve;
+mod stack;
+mod statics;
 mod verdict;
+mod vlan;
 mod wait;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,12 +50,17 @@ use anyhow::Context;
 use crate::dhcp::Lease;
 use crate::failure::Advise;
 use crate::image::Resolve;
+use crate::lldp::Neighbour;
+pub use bond::{Bond, BondOption};
 pub use destination::Destination;
 use keep::{Keeper, Kept};
 use link::Links;
 pub use mac::Mac;
 pub(crate) use mac::parse_mac;
 use port::Port;
+use stack::Stack;
+pub use statics::{Address, Ip, Method, Route};
+pub use vlan::Vlan;
 
 /// How long a sent frame may need to leave the port before the port is taken down.
 const LINGER: Duration = Duration::from_millis(20);
@@ -55,7 +68,7 @@ const LINGER: Duration = Duration::from_millis(20);
 /// How the network is brought up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `rootstream.net=`, or the device of `ip=DEVICE:dhcp`: ports to try, by name, MAC or driver; empty means all.
+    /// `rootstream.net=`: ports to try, by name, MAC or driver; empty means all, or those that `ip=` names.
     pub ports: Vec<String>,
     /// `BOOTIF=`: the MAC of the port that the firmware booted from.
     pub bootif: Option<[u8; 6]>,
@@ -67,10 +80,16 @@ pub struct Settings {
     pub dhcp: Duration,
     /// `nameserver=`: used before the lease's servers.
     pub nameservers: Vec<IpAddr>,
+    /// `ip=`, each line for its port; none means DHCP on every port.
+    pub ip: Vec<Ip>,
+    /// `rd.route=`: routes beside those of the lease.
+    pub routes: Vec<Route>,
+    /// `bond=`: bonds to make.
+    pub bonds: Vec<Bond>,
+    /// `vlan=`: VLANs to make, on ports or on those bonds.
+    pub vlans: Vec<Vlan>,
     /// Where the image is: a port with a way to it is preferred for a moment.
     pub destination: Destination,
-    /// The address that the port has, with its prefix length: DHCP is asked for options only.
-    pub fixed: Option<(Ipv4Addr, u8)>,
 }
 
 /// What DHCP option 61 carries.
@@ -109,8 +128,11 @@ pub struct Network {
     pub mac: [u8; 6],
     /// What the server granted; [`Network::settle`] brings it up to date.
     pub lease: Lease,
+    /// What the switch says about the port, or about a port below it.
+    pub switch: Option<Neighbour>,
     nameservers: Vec<IpAddr>,
     loopback: Loopback,
+    stack: Stack,
     keeper: Keeper,
     settled: Option<Kept>,
 }
@@ -118,7 +140,9 @@ pub struct Network {
 impl Network {
     /// A resolver that asks `nameserver=` and the lease's servers, in-process.
     pub fn resolver(&self) -> Arc<dyn Resolve> {
-        let servers = self.nameservers.iter().copied().chain(self.lease.dns.iter().copied().map(IpAddr::V4));
+        // Those of the command line that are IPv4 are part of the lease.
+        let own = self.nameservers.iter().copied().filter(IpAddr::is_ipv6);
+        let servers = own.chain(self.lease.dns.iter().copied().map(IpAddr::V4));
         let search = self.lease.search_list().into_iter().map(str::to_owned).collect();
         Arc::new(resolve::Dns::new(servers, search))
     }
@@ -131,6 +155,7 @@ impl Network {
         if self.settled.is_none() {
             let kept = self.keeper.stop()?;
             self.lease = kept.lease().clone();
+            self.switch = kept.port.switch();
             self.settled = Some(kept);
         }
         Ok(())
@@ -148,7 +173,7 @@ impl Network {
         };
         // Each is tried, whatever becomes of the others.
         let (links, port, taken_back) = kept.take_back();
-        let ports = put_back(&links, vec![port]);
+        let ports = put_back(&links, vec![port]).and(self.stack.put_back(&links));
         let loopback = self.loopback.put_back(&links);
         taken_back.and(ports).and(loopback).with_context(leaving)
     }
@@ -164,15 +189,28 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
     let started = Instant::now();
     let links = Links::open().advise("opening rtnetlink", "build the kernel with CONFIG_NET")?;
     let loopback = Loopback::bring_up(&links)?;
-    match win(links, settings, started) {
+    let mut stack = Stack::new(settings);
+    match win(links, settings, started, &mut stack) {
         Ok(kept) => {
+            let switch = kept.port.switch();
             let (port, mac) = (kept.port.name().to_owned(), kept.port.mac());
             log::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
             let (nameservers, lease) = (settings.nameservers.clone(), kept.lease().clone());
-            Ok(Network { port, mac, lease, nameservers, loopback, keeper: Keeper::start(kept), settled: None })
+            Ok(Network {
+                port,
+                mac,
+                lease,
+                switch,
+                nameservers,
+                loopback,
+                stack,
+                keeper: Keeper::start(kept),
+                settled: None,
+            })
         }
         Err(failed) => {
             let (links, error) = *failed;
+            complain(stack.put_back(&links));
             complain(loopback.put_back(&links));
             Err(error)
         }
@@ -180,9 +218,14 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
 }
 
 /// Runs the race, puts the losers back, and configures the winner.
-fn win(links: Links, settings: &Settings, started: Instant) -> Result<Kept, Box<(Links, anyhow::Error)>> {
+fn win(
+    links: Links,
+    settings: &Settings,
+    started: Instant,
+    stack: &mut Stack,
+) -> Result<Kept, Box<(Links, anyhow::Error)>> {
     let mut ports = Vec::new();
-    let (number, lease) = match race::run(&links, settings, started, &mut ports) {
+    let (number, lease) = match race::run(&links, settings, started, stack, &mut ports) {
         Ok(won) => won,
         Err(error) => {
             complain(put_back(&links, ports));

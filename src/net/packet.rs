@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::libc::{self, sock_filter};
 use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socket};
 
-use crate::sys;
+use crate::{lldp, sys};
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
@@ -71,6 +71,13 @@ impl Socket {
     /// Opens a socket for ARP on the port with this kernel index.
     pub(super) fn arp(port_index: u32) -> io::Result<Self> {
         Self::bind(unbound()?, port_index, ETH_P_ARP)
+    }
+
+    /// Opens a socket for LLDP on the port with this kernel index.
+    pub(super) fn lldp(port_index: u32) -> io::Result<Self> {
+        let socket = Self::bind(unbound()?, port_index, lldp::ETHERTYPE)?;
+        sys::join_multicast(&socket.0, port_index, lldp::NEAREST_BRIDGE)?;
+        Ok(socket)
     }
 
     fn bind(fd: OwnedFd, port_index: u32, protocol: u16) -> io::Result<Self> {

@@ -11,11 +11,14 @@ use super::Settings;
 use super::arp;
 use super::choose::Runner;
 use super::link::{Link, Links};
+use super::lldp::Ear;
 use super::mac::Mac;
 use super::packet::{Frame, Socket};
+use super::statics::Said;
 use crate::dhcp::client::{Action, Client, Event, Identity};
 use crate::dhcp::wire::{Message, option};
 use crate::dhcp::{Ignored, Lease, frame};
+use crate::lldp::Neighbour;
 use crate::random;
 use crate::report::since_kernel_start;
 
@@ -32,6 +35,14 @@ pub(super) struct Port {
     link: Link,
     mac: [u8; 6],
     driver: Option<String>,
+    /// What the command line says about it.
+    said: Said,
+    /// The ports that it is on, if it is a VLAN or a bond.
+    below: Vec<Link>,
+    /// Where the switch is listened to: on the port, or on those below it.
+    ears: Vec<Ear>,
+    /// An address that was put on it before its server was asked.
+    address: Option<(Ipv4Addr, u8)>,
     socket: Option<Socket>,
     /// While somebody may claim the address that we are about to take.
     arp: Option<Socket>,
@@ -62,17 +73,36 @@ struct Done {
 impl Port {
     /// Brings the port up and listens on it. A port that cannot be brought up takes part without
     /// ever having carrier.
-    pub(super) fn open(links: &Links, link: Link, driver: Option<String>, identity: Identity) -> Self {
+    pub(super) fn open(
+        links: &Links,
+        link: Link,
+        driver: Option<String>,
+        identity: Identity,
+        said: Said,
+        below: Vec<Link>,
+    ) -> Self {
         let mac = identity.mac;
-        let up = if link.up { Ok(()) } else { links.set_up(link.index) };
-        let (socket, broken) = match up.and_then(|()| Socket::dhcp(link.index)) {
+        let (socket, broken) = match bring_up(links, &link, mac).and_then(|()| Socket::dhcp(link.index)) {
             Ok(socket) => (Some(socket), None),
             Err(error) => (None, Some(error)),
         };
+        // A server answers INFORM to the address, and asks by ARP who has it.
+        let address = identity.fixed.filter(|(address, prefix)| {
+            let added = links.add_address(link.index, *address, *prefix);
+            added.unwrap_or_else(|error| {
+                log::warn!("net: {}: adding address {address}/{prefix}: {error}", link.name);
+                false
+            })
+        });
+        let ears = if below.is_empty() { vec![Ear::open(&link)] } else { below.iter().map(Ear::open).collect() };
         let port = Self {
             link,
             mac,
             driver,
+            said,
+            below,
+            ears,
+            address,
             socket,
             arp: None,
             broken,
@@ -134,17 +164,26 @@ impl Port {
 
     pub(super) fn runner(&self, settings: &Settings) -> Runner {
         let resolves = !settings.nameservers.is_empty();
-        let reaches = |lease| settings.destination.is_reached_by(lease, resolves);
+        let found = |bootif| self.below.iter().chain([&self.link]).any(|link| link.mac == Some(bootif));
         Runner {
-            boot: settings.bootif == Some(self.mac),
+            boot: settings.bootif.is_some_and(|bootif| bootif == self.mac || found(bootif)),
             bound: self.bound,
-            reaches: self.client.lease().is_some_and(reaches),
+            reaches: self.lease().is_some_and(|lease| settings.destination.is_reached_by(&lease, resolves)),
         }
     }
 
     /// The lease that is ours now.
     pub(super) fn lease(&self) -> Option<Lease> {
-        self.client.lease().map(|lease| Lease { granted: Some(self.granted), ..lease.clone() })
+        let lease = match self.said.lease() {
+            Some(lease) => self.first_carrier.map(|_| lease),
+            None => self.client.lease().map(|lease| self.said.amend(lease.clone())),
+        };
+        lease.map(|lease| Lease { granted: Some(self.granted), ..lease })
+    }
+
+    /// What the switch says about the port, or about the first of those below it.
+    pub(super) fn switch(&self) -> Option<Neighbour> {
+        self.ears.iter().find_map(Ear::heard).cloned()
     }
 
     /// Any server answered at all.
@@ -159,7 +198,8 @@ impl Port {
 
     /// What to poll, while the port can receive.
     pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [&self.socket, &self.arp].into_iter().flatten().filter(|_| self.carrier).map(AsFd::as_fd)
+        let own = [&self.socket, &self.arp].into_iter().flatten().map(AsFd::as_fd);
+        own.chain(self.ears.iter().filter_map(Ear::socket)).filter(|_| self.carrier)
     }
 
     /// Takes notice of the link's state.
@@ -172,7 +212,13 @@ impl Port {
         if carrier {
             self.first_carrier.get_or_insert(now);
             log::info!("net: {}: carrier after {:.1} s", self.title(), now.as_secs_f32());
-            self.step(Event::Carrier, now);
+            match self.said.lease() {
+                Some(lease) => {
+                    log::info!("net: {}: address {}/{} of ip=", self.title(), lease.address, lease.prefix);
+                    self.bind(now);
+                }
+                None => drop(self.step(Event::Carrier, now)),
+            }
         } else {
             log::warn!("net: {}: carrier lost", self.title());
             self.bound = None;
@@ -188,6 +234,7 @@ impl Port {
     /// Takes the frames that wait. `own` has the MACs of this machine: Linux answers on every port for the addresses of
     /// all, such as one that an earlier try left behind.
     pub(super) fn receive(&mut self, now: Duration, own: &[[u8; 6]]) {
+        self.ears.iter_mut().for_each(Ear::listen);
         let mut buffer = [0; LARGEST_FRAME];
         for _ in 0..FRAMES_A_TURN {
             let Some(frame) = next_frame(self.socket.as_ref(), &mut buffer) else { break };
@@ -226,13 +273,25 @@ impl Port {
         self.step(Event::Leave, Duration::ZERO).unicast
     }
 
-    /// Takes the port down if it was found down.
+    fn bind(&mut self, now: Duration) {
+        self.bound = Some(now);
+        self.granted = since_kernel_start();
+    }
+
+    /// Takes the port down if it was found down, and gives it back its own MAC.
     pub(super) fn put_back(&self, links: &Links) -> io::Result<()> {
-        if self.link.up {
+        let index = self.link.index;
+        if let Some((address, prefix)) = self.address {
+            links.delete_address(index, address, prefix)?;
+        }
+        let own = self.link.mac.filter(|own| *own != self.mac);
+        if self.link.up && own.is_none() {
             return Ok(());
         }
         log::info!("net: {} is taken down again", self.title());
-        links.set_down(self.link.index)
+        links.set_down(index)?;
+        own.map_or(Ok(()), |mac| links.set_mac(index, mac))?;
+        if self.link.up { links.set_up(index) } else { Ok(()) }
     }
 
     fn step(&mut self, event: Event<'_>, now: Duration) -> Done {
@@ -254,8 +313,7 @@ impl Port {
                 }
                 Action::Bound => {
                     self.arp = None;
-                    self.bound = Some(now);
-                    self.granted = since_kernel_start();
+                    self.bind(now);
                 }
                 Action::Lost => self.bound = None,
             }
@@ -317,8 +375,23 @@ impl Port {
         if let Some(refused) = &tally.refused {
             let _ = write!(story, ", last: {refused}");
         }
+        for heard in self.ears.iter().filter_map(Ear::story) {
+            let _ = write!(story, ", {heard}");
+        }
         story
     }
+}
+
+/// Brings a port up with this MAC, which most drivers change only while it is down.
+fn bring_up(links: &Links, link: &Link, mac: [u8; 6]) -> io::Result<()> {
+    let other = link.mac != Some(mac);
+    if link.up && other {
+        links.set_down(link.index)?;
+    }
+    if other {
+        links.set_mac(link.index, mac)?;
+    }
+    if link.up && !other { Ok(()) } else { links.set_up(link.index) }
 }
 
 /// The next frame that waits, if any.

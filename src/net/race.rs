@@ -9,6 +9,8 @@ use super::choose::{self, Runner};
 use super::firmware::Firmware;
 use super::link::{self, Links};
 use super::port::Port;
+use super::stack::Stack;
+use super::statics::Said;
 use super::{Settings, verdict, wait};
 use crate::dhcp::Lease;
 use crate::dhcp::client::Identity;
@@ -27,6 +29,7 @@ pub(super) fn run(
     links: &Links,
     settings: &Settings,
     started: Instant,
+    stack: &mut Stack,
     ports: &mut Vec<Port>,
 ) -> anyhow::Result<(usize, Lease)> {
     let firmware = Firmware::of_machine(Path::new("/"), std::env::consts::ARCH);
@@ -36,7 +39,7 @@ pub(super) fn run(
         let now = started.elapsed();
         if now >= next_look {
             // Right after it was brought up, a port may have carrier.
-            let more = look(links, settings, firmware, ports, now)?;
+            let more = look(links, settings, firmware, stack, ports, now)?;
             next_look = if more { now } else { now + LOOK };
         }
         for port in ports.iter_mut() {
@@ -52,7 +55,7 @@ pub(super) fn run(
         }
         let phase = Phase::of(ports, settings);
         if now >= phase.end {
-            return Err(verdict::no_lease(ports, settings, || links.list()));
+            return Err(verdict::no_lease(ports, settings, stack, || links.list()));
         }
         if now >= next_word {
             log::info!("net: {}", phase.word(ports, now));
@@ -110,10 +113,15 @@ fn look(
     links: &Links,
     settings: &Settings,
     firmware: Firmware,
+    stack: &mut Stack,
     ports: &mut Vec<Port>,
     now: Duration,
 ) -> anyhow::Result<bool> {
-    let list = links.list().context("listing network ports")?;
+    let listed = || links.list().context("listing network ports");
+    let mut list = listed()?;
+    while stack.build(links, &list)? {
+        list = listed()?;
+    }
     for port in ports.iter_mut() {
         let carrier = list.iter().any(|link| link.index == port.index() && link.carrier);
         port.carrier(carrier, now);
@@ -122,16 +130,21 @@ fn look(
     for link in list {
         let Some(mac) = link.mac.filter(|_| ports.iter().all(|port| port.index() != link.index)) else { continue };
         let driver = link::driver(Path::new("/sys"), &link);
-        if choose::is_wanted(&link, driver.as_deref(), &settings.ports) {
+        if stack.is_below(&link) {
+            continue;
+        }
+        if let Some(said) = Said::about(settings, &link, driver.as_deref(), stack.is_made(&link.name)) {
+            let mac = said.ip.mac.unwrap_or(mac);
             let identity = Identity {
                 mac,
                 client_id: settings.client_id.option(mac),
                 max_mtu: u16::try_from(link.max_mtu.unwrap_or(link.mtu)).unwrap_or(u16::MAX),
                 arch: firmware.arch,
                 uuid: firmware.uuid,
-                fixed: settings.fixed,
+                fixed: said.informed(),
             };
-            ports.push(Port::open(links, link, driver, identity));
+            let below = stack.ports_below(&link.name);
+            ports.push(Port::open(links, link, driver, identity, said, below));
         }
     }
     if let Some(port) = ports.iter().find(|port| port.is_forbidden()) {

@@ -7,18 +7,20 @@ use super::Settings;
 use super::link::Link;
 use super::mac::Mac;
 use super::port::Port;
+use super::stack::Stack;
 use crate::failure::Advise;
 
 /// The error of a race that nobody won. `list` says which links the kernel has.
 pub(super) fn no_lease(
     ports: &[Port],
     settings: &Settings,
+    stack: &Stack,
     list: impl FnOnce() -> io::Result<Vec<Link>>,
 ) -> anyhow::Error {
     if ports.is_empty() {
-        return no_port(settings, &list().unwrap_or_default());
+        return no_port(settings, stack, &list().unwrap_or_default());
     }
-    let stories: Vec<String> = ports.iter().map(Port::story).collect();
+    let stories: Vec<String> = ports.iter().map(Port::story).chain(stack.wanting()).collect();
     let with_carrier: Vec<&Port> = ports.iter().filter(|port| port.first_carrier().is_some()).collect();
     let (what, todo) = if with_carrier.is_empty() {
         (
@@ -50,7 +52,7 @@ pub(super) fn no_lease(
     error
 }
 
-fn no_port(settings: &Settings, list: &[Link]) -> anyhow::Error {
+fn no_port(settings: &Settings, stack: &Stack, list: &[Link]) -> anyhow::Error {
     let names: Vec<String> = list
         .iter()
         .map(|link| match link.mac {
@@ -59,16 +61,19 @@ fn no_port(settings: &Settings, list: &[Link]) -> anyhow::Error {
         })
         .collect();
     let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    let (what, todo) = if settings.ports.is_empty() {
+    let devices = settings.ip.iter().filter_map(|ip| ip.device.clone());
+    let wanted: Vec<String> = settings.ports.iter().cloned().chain(devices).collect();
+    let name_one = "name one of the ports shown, its MAC or its driver, in ip=, rootstream.net=, vlan= or bond=; names that \
+                    udev gives, such as eno1, are not known yet here; or add the missing driver to modules.txt";
+    let (what, todo) = if let Some(wanting) = stack.wanting() {
+        (wanting, name_one.to_owned())
+    } else if wanted.is_empty() {
         (
             "no Ethernet port appeared".to_owned(),
             "add the driver of this machine's network card to modules.txt or rootstream.modules=".to_owned(),
         )
     } else {
-        (
-            format!("no Ethernet port matches rootstream.net={}", settings.ports.join(",")),
-            "name one of the ports shown, its MAC or its driver; or add the missing driver to modules.txt".to_owned(),
-        )
+        (format!("no Ethernet port matches {}", wanted.join(", ")), name_one.to_owned())
     };
     let why = format!("after {} s the kernel shows {names}", settings.carrier.as_secs());
     let Err(error) = Err::<Infallible, _>(anyhow::anyhow!(why)).advise(what, todo);

@@ -67,9 +67,19 @@ pub(crate) fn settings() -> Settings {
         carrier: Duration::from_secs(15),
         dhcp: Duration::from_secs(15),
         nameservers: Vec::new(),
+        ip: Vec::new(),
+        routes: Vec::new(),
+        bonds: Vec::new(),
+        vlans: Vec::new(),
         destination: Destination::Anywhere,
-        fixed: None,
     }
+}
+
+/// What the kernel command line says about the network, with little patience.
+pub(crate) fn settings_of(line: &str) -> Settings {
+    let common = "rootstream.image=http://master/i.tar rootstream.carrier=15s rootstream.dhcp=15s";
+    let net = rootstream::cmdline::parse(&format!("{common} {line}")).check().unwrap().net;
+    Settings { destination: Destination::Anywhere, ..net }
 }
 
 /// What a test's server answers with, with the fields of every answer filled in.
@@ -181,6 +191,35 @@ impl Lab {
         Server::start(command, &file("log"), "Server starting service")
     }
 
+    /// Starts lldpd, unpacked with its libraries into `folders`, on `end`, as a switch of this name that speaks every
+    /// second. All of it ends with the server.
+    pub(crate) fn lldpd(&self, folders: &[PathBuf], end: &str, name: &str) -> Server {
+        // It wants a user, and a folder in /run: in a mount namespace of its own it has both.
+        let script = r#"
+            set -e
+            mount --make-rprivate /
+            for file in passwd group; do cp "/etc/$file" "$LAB/$file"; done
+            echo '_lldpd:x:65533:65533::/:/bin/false' >>"$LAB/passwd"
+            echo '_lldpd:x:65533:' >>"$LAB/group"
+            for file in passwd group; do mount --bind "$LAB/$file" "/etc/$file"; done
+            mount -t tmpfs tmpfs /run
+            mkdir /run/lldpd
+            echo "$NAME" >/proc/sys/kernel/hostname
+            (while sleep 1; do "$BIN/lldpcli" update; done) &
+            # The kernel forgets whose end is to be its end when lldpd gives rights away: the shell stays, and takes all along.
+            "$BIN/lldpd" -ddd -I "$END" -L "$BIN/lldpcli"
+        "#;
+        let libraries = folders.iter().flat_map(|folder| {
+            ["usr/lib", "lib"].map(|lib| folder.join(lib).join(format!("{}-linux-gnu", std::env::consts::ARCH)))
+        });
+        let libraries: Vec<String> = libraries.map(|folder| folder.display().to_string()).collect();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c", script]);
+        command.env("LAB", self.folder.path()).env("BIN", folders[0].join("usr/sbin")).env("END", end);
+        command.env("NAME", name).env("LD_LIBRARY_PATH", libraries.join(":"));
+        Server::start(command, &self.folder.path().join("lldpd.log"), "protocol LLDP enabled")
+    }
+
     /// Answers each message that comes in on `end` with what `answer` makes of it, by broadcast.
     pub(crate) fn script(&self, end: &str, mut answer: impl FnMut(&Message) -> Vec<Message> + Send + 'static) {
         let socket = UdpSocket::bind("0.0.0.0:67").unwrap();
@@ -196,6 +235,37 @@ impl Lab {
             }
         });
     }
+}
+
+/// A tar with an init that is found and never run, and something to download.
+pub(crate) fn image() -> Vec<u8> {
+    let mut elf = [0; 120];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[18] = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    elf[32] = 64;
+    elf[54] = 56;
+    elf[56] = 1;
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, mode, data) in [("sbin/init", 0o755, &elf[..]), ("data", 0o644, &[7; 2 << 20])] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(mode);
+        header.set_size(data.len() as u64);
+        builder.append_data(&mut header, path, data).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Rehearses a boot on the node; exit code and record.
+pub(crate) fn rehearse(lab: &Lab, parameters: &str) -> (i32, Value) {
+    let parameters = parameters.to_owned();
+    lab.node(move || {
+        let root = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_init"));
+        command.args(["rehearse", "--json", "--net", "--root"]).arg(root.path()).args(["--cmdline", &parameters]);
+        let output = command.output().unwrap();
+        println!("{}", String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+    })
 }
 
 /// A running server; ended when dropped.
@@ -255,12 +325,18 @@ pub(crate) struct Seen {
 pub(crate) struct SeenPort {
     name: String,
     pub(crate) up: bool,
+    pub(crate) mac: String,
     pub(crate) mtu: u64,
     /// IPv4 addresses, such as `10.0.0.1/24`.
     pub(crate) addresses: Vec<String>,
 }
 
 impl Seen {
+    /// Whether there is a port of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.ports.iter().any(|port| port.name == name)
+    }
+
     /// The port of this name.
     pub(crate) fn port(&self, name: &str) -> &SeenPort {
         self.ports.iter().find(|port| port.name == name).unwrap()
@@ -270,12 +346,13 @@ impl Seen {
 /// Asks `ip`, not the code under test.
 pub(crate) fn ports_and_routes() -> Seen {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let ports = json("-4 -j addr").into_iter().chain(json("-j link")).fold(Vec::new(), |mut ports, port| {
+    let ports = json("-j addr").into_iter().fold(Vec::new(), |mut ports, port| {
         if ports.iter().all(|known: &SeenPort| known.name != text(&port["ifname"])) {
-            let addresses = port["addr_info"].as_array().into_iter().flatten();
+            let addresses = port["addr_info"].as_array().into_iter().flatten().filter(|a| a["family"] == "inet");
             ports.push(SeenPort {
                 name: text(&port["ifname"]),
                 up: port["flags"].as_array().unwrap().contains(&"UP".into()),
+                mac: text(&port["address"]),
                 mtu: port["mtu"].as_u64().unwrap(),
                 addresses: addresses.map(|a| format!("{}/{}", text(&a["local"]), a["prefixlen"])).collect(),
             });

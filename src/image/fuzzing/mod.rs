@@ -24,12 +24,14 @@ use super::trust::{Keys, SignatureFile};
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("archive", archive),
     ("chunks", chunks),
     ("cmdline", cmdline),
     ("decoders", decoders),
     ("dhcp", crate::dhcp::fuzzing::dhcp),
+    ("ip", crate::cmdline::fuzzing::ip),
+    ("lldp", crate::lldp::fuzz),
     ("manifest", manifest),
     ("ranges", ranges),
     ("signature", signature),

@@ -25,6 +25,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "cmdline" => CMDLINES.iter().map(|line| line.as_bytes().to_vec()).collect(),
         "decoders" => decoders(),
         "dhcp" => crate::dhcp::fuzzing::seeds(),
+        "ip" => crate::cmdline::fuzzing::seeds(),
+        "lldp" => crate::lldp::seeds(),
         "manifest" => manifests(),
         "ranges" => {
             (0..16u8).map(|salt| (0..90u8).map(|at| at.wrapping_mul(37).wrapping_add(salt)).collect()).collect()

@@ -120,6 +120,16 @@ fn no_dhcp_message_at_any_time_makes_the_client_stumble_or_flood() {
 }
 
 #[test]
+fn what_ip_says_is_kept_or_refused() {
+    run("ip", 20_000);
+}
+
+#[test]
+fn what_a_switch_says_is_short_and_printable() {
+    run("lldp", 20_000);
+}
+
+#[test]
 fn manifests_are_written_as_they_were_read() {
     run("manifest", 5000);
 }

@@ -1,0 +1,66 @@
+//! Listening for what the switch says about a port, while the node waits for other things.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::link::Link;
+use super::packet::Socket;
+use crate::lldp::{self, Neighbour};
+
+/// How many frames are taken at a time.
+const FRAMES_A_TURN: usize = 8;
+/// An Ethernet frame, and no jumbo.
+const LARGEST_FRAME: usize = 1600;
+
+/// A port that is listened on.
+#[derive(Debug)]
+pub(super) struct Ear {
+    port: String,
+    socket: Option<Socket>,
+    heard: Option<Neighbour>,
+}
+
+impl Ear {
+    /// Without a socket nothing is heard: the boot does not depend on it.
+    pub(super) fn open(link: &Link) -> Self {
+        let socket = Socket::lldp(link.index)
+            .inspect_err(|error| log::debug!("net: {}: LLDP is not listened for: {error}", link.name));
+        Self { port: link.name.clone(), socket: socket.ok(), heard: None }
+    }
+
+    /// What to poll.
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What the switch said last.
+    pub(super) fn heard(&self) -> Option<&Neighbour> {
+        self.heard.as_ref()
+    }
+
+    /// Takes the frames that wait.
+    pub(super) fn listen(&mut self) {
+        let mut buffer = [0; LARGEST_FRAME];
+        for _ in 0..FRAMES_A_TURN {
+            let received = self.socket.as_ref().map_or(Ok(None), |socket| socket.receive(&mut buffer));
+            let Ok(Some(frame)) = received else {
+                // A port that went away is polled no more.
+                if received.is_err_and(|error| error.kind() != io::ErrorKind::NetworkDown) {
+                    self.socket = None;
+                }
+                return;
+            };
+            let Some(neighbour) = lldp::parse(buffer.get(..frame.length).unwrap_or_default()) else { continue };
+            // With a time of 0 it says good-bye, which leaves the cable where it is.
+            if neighbour.ttl > 0 && self.heard.as_ref() != Some(&neighbour) {
+                log::info!("net: {} is in {neighbour} (LLDP)", self.port);
+                self.heard = Some(neighbour);
+            }
+        }
+    }
+
+    /// `eth0 is in port Gi1/0/7 of switch sw3 (LLDP)`.
+    pub(super) fn story(&self) -> Option<String> {
+        self.heard.as_ref().map(|neighbour| format!("{} is in {neighbour} (LLDP)", self.port))
+    }
+}
