@@ -184,6 +184,8 @@ fn a_cable_that_is_pulled_and_put_back_keeps_the_address() {
     let dnsmasq = lab.dnsmasq("srv0", &["--dhcp-range=172.16.0.10,172.16.0.20,255.255.255.0,1h"]);
     let network = lab.node(|| bring_up(&settings()).unwrap());
     let addresses = vec![format!("{}/24", network.lease.address)];
+    // On a busy machine even the first may need a second try.
+    let (discovers, requests) = (dnsmasq.count("DHCPDISCOVER(srv0)"), lab.node(|| lines("dhcp: eth0: REQUEST").len()));
     ip("link set srv0 down").unwrap();
     let held = addresses.clone();
     lab.node(move || {
@@ -194,10 +196,10 @@ fn a_cable_that_is_pulled_and_put_back_keeps_the_address() {
     lab.node(move || {
         wait_until("asked", || lines("dhcp: eth0: lease ").iter().any(|line| line.contains("renewed")));
         assert_eq!(ports_and_routes().port("eth0").addresses, addresses);
-        assert_eq!(lines("dhcp: eth0: REQUEST").len(), 2);
+        assert!(lines("dhcp: eth0: REQUEST").len() > requests);
         network.leave().unwrap();
     });
-    assert_eq!(dnsmasq.count("DHCPDISCOVER(srv0)"), 1);
+    assert_eq!(dnsmasq.count("DHCPDISCOVER(srv0)"), discovers, "it began anew");
 }
 
 // F13
