@@ -135,17 +135,12 @@ fn load_modules(config: &Config) -> Result<auto::Shared> {
     for name in &requests {
         loader.load(name);
     }
-    let loaded = loader.loaded();
-    log::info!(
-        "modules: {} loaded; {} of the {} asked for are not here",
-        loaded.names.len(),
-        loaded.absent.len(),
-        requests.len()
-    );
     let loader = Arc::new(Mutex::new(loader));
     if list.auto {
         auto::start(Path::new("/sys"), &loader);
     }
+    let Loaded { names, absent, .. } = auto::lock(&loader).loaded().clone();
+    log::info!("modules: {} loaded; {} of the {} asked for are not here", names.len(), absent.len(), requests.len());
     Ok(loader)
 }
 
