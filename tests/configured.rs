@@ -56,7 +56,7 @@ fn address_routes_mtu_and_mac_are_put_on_the_port_and_taken_back() {
              rd.route=10.8.0.0/16:172.16.0.253 rd.route=10.7.0.0/16:172.17.0.253:eth1",
         );
         let network = bring_up(&settings).unwrap();
-        assert_eq!((network.port.as_str(), network.mac), ("eth0", [2, 0, 0, 0, 0, 7]));
+        assert_eq!((network.port.as_str(), network.mac, network.fixed), ("eth0", [2, 0, 0, 0, 0, 7], true));
         let seen = ports_and_routes();
         assert_eq!((seen.port("eth0").mtu, seen.port("eth0").mac.as_str()), (1400, "02:00:00:00:00:07"));
         assert!(!seen.port("eth1").up, "{seen:?}");
@@ -121,7 +121,7 @@ fn name_servers_of_the_command_line_come_first() {
     lab.node(|| {
         let network = bring_up(&settings_of("ip=::::mine:eth0:dhcp nameserver=172.16.0.254")).unwrap();
         assert_eq!(network.lease.dns, [Ipv4Addr::from(MASTER), Ipv4Addr::new(172, 16, 0, 253)]);
-        assert_eq!(network.lease.hostname.as_deref(), Some("mine"));
+        assert_eq!((network.lease.hostname.as_deref(), network.fixed), (Some("mine"), false));
         let server = SocketAddr::new(IpAddr::from(MASTER), 80);
         assert_eq!(network.resolver().resolve("images.test", 80).unwrap(), [server]);
         network.leave().unwrap();

@@ -51,7 +51,7 @@ impl<'a> Port<'a> {
             index: number("ifindex"),
             // NET_ADDR_PERM of linux/netdevice.h.
             permanent: number("addr_assign_type") == Some(0),
-            origin: Origin::Lease,
+            origin: if network.fixed { Origin::Static } else { Origin::Lease },
             client_id,
             lease: &network.lease,
         }

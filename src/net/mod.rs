@@ -128,6 +128,8 @@ pub struct Network {
     pub mac: [u8; 6],
     /// What the server granted; [`Network::settle`] brings it up to date.
     pub lease: Lease,
+    /// Whether the address is that of the command line.
+    pub fixed: bool,
     /// What the switch says about the port, or about a port below it.
     pub switch: Option<Neighbour>,
     nameservers: Vec<IpAddr>,
@@ -192,7 +194,7 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
     let mut stack = Stack::new(settings);
     match win(links, settings, started, &mut stack) {
         Ok(kept) => {
-            let switch = kept.port.switch();
+            let (fixed, switch) = (kept.port.is_fixed(), kept.port.switch());
             let (port, mac) = (kept.port.name().to_owned(), kept.port.mac());
             log::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
             let (nameservers, lease) = (settings.nameservers.clone(), kept.lease().clone());
@@ -200,6 +202,7 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
                 port,
                 mac,
                 lease,
+                fixed,
                 switch,
                 nameservers,
                 loopback,

@@ -181,6 +181,11 @@ impl Port {
         lease.map(|lease| Lease { granted: Some(self.granted), ..lease })
     }
 
+    /// Whether its address is that of the command line.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.said.ip.address.is_some()
+    }
+
     /// What the switch says about the port, or about the first of those below it.
     pub(super) fn switch(&self) -> Option<Neighbour> {
         self.ears.iter().find_map(Ear::heard).cloned()
