@@ -106,12 +106,11 @@ pub fn refuse_here(what: impl Into<String>, todo: impl Into<String>) -> anyhow::
 /// Whether it is this machine that failed: a system call did, or [`refuse_here`] says so.
 pub fn is_here(error: &anyhow::Error) -> bool {
     let os = |link: &std::io::Error| link.raw_os_error().is_some();
-    error.downcast_ref::<Remedy>().is_some_and(|remedy| remedy.here)
-        || error.chain().any(|link| {
-            link.is::<nix::Error>()
-                || link.downcast_ref::<std::io::Error>().is_some_and(os)
-                || link.downcast_ref::<Remedy>().is_some_and(|remedy| remedy.here)
-        })
+    error.chain().any(|link| {
+        link.is::<nix::Error>()
+            || link.downcast_ref::<std::io::Error>().is_some_and(os)
+            || link.downcast_ref::<Remedy>().is_some_and(|remedy| remedy.here)
+    })
 }
 
 #[cfg(test)]
