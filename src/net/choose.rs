@@ -56,18 +56,7 @@ mod tests {
     use super::*;
 
     fn link(name: &str, kind: Option<&str>) -> Link {
-        Link {
-            index: 2,
-            name: name.to_owned(),
-            mac: Some([0x52, 0x54, 0, 0xac, 0x10, 1]),
-            kind: kind.map(str::to_owned),
-            enslaved: false,
-            loopback: false,
-            up: false,
-            carrier: false,
-            mtu: 1500,
-            max_mtu: None,
-        }
+        Link { kind: kind.map(str::to_owned), ..Link::ethernet(2, name, [0x52, 0x54, 0, 0xac, 0x10, 1]) }
     }
 
     #[test]

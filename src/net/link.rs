@@ -46,6 +46,25 @@ pub(super) struct Link {
     pub(super) max_mtu: Option<u32>,
 }
 
+#[cfg(test)]
+impl Link {
+    /// A port of a machine that is down.
+    pub(super) fn ethernet(index: u32, name: &str, mac: [u8; 6]) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            mac: Some(mac),
+            kind: None,
+            enslaved: false,
+            loopback: false,
+            up: false,
+            carrier: false,
+            mtu: 1500,
+            max_mtu: None,
+        }
+    }
+}
+
 /// The kernel's ports, addresses and routes in the namespace that [`Links::open`] was called in.
 pub(super) struct Links {
     runtime: Runtime,

@@ -199,18 +199,7 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str) -> Link {
-        Link {
-            index,
-            name: name.to_owned(),
-            mac: Some([2, 0, 0, 0, 0, u8::try_from(index).unwrap()]),
-            kind: None,
-            enslaved: false,
-            loopback: false,
-            up: false,
-            carrier: false,
-            mtu: 1500,
-            max_mtu: None,
-        }
+        Link::ethernet(index, name, [2, 0, 0, 0, 0, u8::try_from(index).unwrap()])
     }
 
     fn stack(line: &str) -> Stack {
