@@ -32,7 +32,7 @@ boot: lab ## netboot a Debian node: [FIRMWARE=] [SERVERS=] [NODES=] [POWER=] [TR
 		--power '$(POWER)' --trust '$(TRUST)' --image '$(IMAGE)' --net '$(NET)' --accel '$(ACCEL)' --hold '$(HOLD)'
 
 init: deps ## build the static agent, target/x86_64-unknown-linux-musl/release/init
-	$(CARGO) build --release --target $(TARGET) -p rootstream --bin init
+	$(CARGO) build --release --target $(TARGET) -p rootstream --bin init --features lean
 
 # With --workspace everywhere each crate is compiled once for development, with one set of features.
 lab: init

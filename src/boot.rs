@@ -18,6 +18,7 @@ use crate::modules::loader::{Loaded, Loader};
 use crate::modules::{Aliases, auto, helper, unclaimed};
 use crate::net::Network;
 use crate::report::Record;
+use crate::say;
 use crate::{mounts, net, rescue};
 
 /// Where the image is unpacked.
@@ -52,7 +53,7 @@ pub fn boot(config: &Config, record: &mut Record) -> Result<Ready> {
         Err(error) => {
             // A shell is of more use with the network up; anything else begins from nothing.
             if config.onfail != OnFail::Shell {
-                network.leave().unwrap_or_else(|error| log::warn!("network: {error:#}"));
+                network.leave().unwrap_or_else(|error| say::warn!("network: {error:#}"));
             }
             Err(error)
         }
@@ -128,7 +129,7 @@ pub(crate) fn install(plan: &Plan<'_>, unpack: Unpack, root: &Path, record: &mut
 fn load_modules(config: &Config) -> Result<auto::Shared> {
     let (mut loader, list) = Loader::of_initramfs(config)?;
     if list.auto {
-        helper::install(Path::new("/")).unwrap_or_else(|error| log::warn!("modules: {error:#}"));
+        helper::install(Path::new("/")).unwrap_or_else(|error| say::warn!("modules: {error:#}"));
     }
     let requests: Vec<&str> =
         list.requests.iter().chain(&config.modules).map(|request| request.name.as_str()).collect();
@@ -140,7 +141,7 @@ fn load_modules(config: &Config) -> Result<auto::Shared> {
         auto::start(Path::new("/sys"), &loader);
     }
     let Loaded { names, absent, .. } = auto::lock(&loader).loaded().clone();
-    log::info!("modules: {} loaded; {} of the {} asked for are not here", names.len(), absent.len(), requests.len());
+    say::info!("modules: {} loaded; {} of the {} asked for are not here", names.len(), absent.len(), requests.len());
     Ok(loader)
 }
 
@@ -157,7 +158,7 @@ fn explain(error: anyhow::Error, loader: &auto::Shared) -> anyhow::Error {
         lines.push(format!("asked for and not in this initramfs: {}", absent.join(" ")));
     }
     if cards.is_empty() || unclaimed::has_port(sys) {
-        lines.iter().for_each(|line| log::warn!("modules: {line}"));
+        lines.iter().for_each(|line| say::warn!("modules: {line}"));
         return error;
     }
     let what = format!(

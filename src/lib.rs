@@ -31,6 +31,7 @@ pub mod random;
 pub mod rehearse;
 pub mod report;
 pub mod rescue;
+mod say;
 pub mod signals;
 pub mod supervise;
 mod sys;

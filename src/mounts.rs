@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use sys_mount::{Mount, MountFlags};
 
 use crate::failure::{Advise, refuse_here};
+use crate::say;
 
 const MIB: u64 = 1024 * 1024;
 const PAGE: u64 = 4096;
@@ -190,7 +191,7 @@ pub fn root_tmpfs(target: &Path, options: &TmpfsOptions, needs: Needs) -> Result
         format!("mounting a tmpfs ({data}) for the image"),
         "correct rootstream.tmpfs= (its options are in tmpfs(5))",
     )?;
-    log::info!("image: root is a tmpfs of {} MiB ({} MiB available)", memory_size(&data), memory.available / MIB);
+    say::info!("image: root is a tmpfs of {} MiB ({} MiB available)", memory_size(&data), memory.available / MIB);
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::image::{Facts, Installed, Reason, Share, Tally, Trust};
 use crate::lldp::Neighbour;
 use crate::net::{Mac, Network};
+use crate::say;
 
 /// Version of the record's form.
 const SCHEMA: u32 = 1;
@@ -120,8 +121,8 @@ impl Record {
         let seconds = start.elapsed().as_secs_f64();
         self.steps.push(Step { name, at, seconds, ok: outcome.is_ok() });
         match &outcome {
-            Ok(_) => log::info!("{name}: done in {seconds:.2} s"),
-            Err(_) => log::warn!("{name}: failed after {seconds:.2} s"),
+            Ok(_) => say::info!("{name}: done in {seconds:.2} s"),
+            Err(_) => say::warn!("{name}: failed after {seconds:.2} s"),
         }
         outcome
     }
@@ -164,7 +165,7 @@ impl Record {
 
     /// Notes what is odd, in the log and in the record.
     pub fn warn(&mut self, warning: String) {
-        log::warn!("{warning}");
+        say::warn!("{warning}");
         self.warnings.push(warning);
     }
 

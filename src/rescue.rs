@@ -12,6 +12,7 @@ use nix::sys::reboot::{RebootMode, reboot};
 use crate::cmdline::{OnFail, Step};
 use crate::failure::Failure;
 use crate::random;
+use crate::say;
 
 /// The least pause before a reboot or another try; as much again is added at random (F64).
 const PAUSE: Duration = Duration::from_secs(30);
@@ -79,11 +80,11 @@ pub fn shell() -> Result<()> {
 pub fn stop_before(step: Step) {
     let name = format!("{step:?}").to_lowercase();
     if has_shell() {
-        log::error!("stopped before {name} (rootstream.break=); end the shell to go on");
-        shell().unwrap_or_else(|error| log::error!("{error:#}"));
+        say::error!("stopped before {name} (rootstream.break=); end the shell to go on");
+        shell().unwrap_or_else(|error| say::error!("{error:#}"));
         return;
     }
-    log::error!("stopped before {name} (rootstream.break=); press Enter to go on");
+    say::error!("stopped before {name} (rootstream.break=); press Enter to go on");
     if let Ok(console) = File::open("/dev/console") {
         let _ = BufReader::new(console).read_line(&mut String::new());
     }
@@ -92,7 +93,7 @@ pub fn stop_before(step: Step) {
 /// Ends the machine's run in one of the kernel's ways; comes back only when the kernel refuses.
 pub fn end(mode: RebootMode) {
     let Err(errno) = reboot(mode);
-    log::error!("the kernel refuses {mode:?}: {}", errno.desc());
+    say::error!("the kernel refuses {mode:?}: {}", errno.desc());
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::rescue;
+use crate::say;
 
 /// The signals that PID 1 acts on (F57, F58): children are reaped, INT (ctrl-alt-del) and TERM reboot,
 /// PWR switches off. The kernel keeps all others from PID 1; PIPE is ignored by Rust's runtime.
@@ -57,7 +58,7 @@ impl Signals {
             if left < Duration::from_secs(1) {
                 return;
             }
-            log::info!("{then} in {} s", left.as_secs());
+            say::info!("{then} in {} s", left.as_secs());
             let say_again = Instant::now() + left.min(Duration::from_secs(10));
             while Instant::now() < say_again {
                 self.next(say_again.saturating_duration_since(Instant::now()));
@@ -89,7 +90,7 @@ impl Signals {
                 Some(Signal::SIGPWR) => RebootMode::RB_POWER_OFF,
                 _ => continue,
             };
-            log::error!("signal {}: {mode:?}", info.ssi_signo);
+            say::error!("signal {}: {mode:?}", info.ssi_signo);
             std::thread::sleep(Duration::from_millis(200));
             rescue::end(mode);
         }

@@ -23,6 +23,7 @@ use crate::handover::{Ready, switch_root};
 use crate::log::{Consoles, KernelLog};
 use crate::report::Record;
 use crate::rescue::{self, Next};
+use crate::say;
 use crate::signals::Signals;
 use crate::{image, mounts, sys};
 
@@ -54,9 +55,9 @@ pub fn run() -> ! {
     if let Err(error) = mounted {
         supervisor.conclude(&Failure::from_error(&error), policy);
     }
-    log::info!("stage 1 {}", env!("CARGO_PKG_VERSION"));
+    say::info!("stage 1 {}", env!("CARGO_PKG_VERSION"));
     for warning in &parsed.warnings {
-        log::warn!("{warning}");
+        say::warn!("{warning}");
     }
     match parsed.check() {
         Ok(config) => supervisor.boot(&config),
@@ -141,7 +142,7 @@ impl Supervisor {
         if config.break_before == Some(Step::Switch) {
             rescue::stop_before(Step::Switch);
         }
-        log::info!("switch_root: {}", ready.init().display());
+        say::info!("switch_root: {}", ready.init().display());
         if let Some(log) = &self.log {
             log.stop(LAST_LINES);
         }

@@ -8,6 +8,8 @@ use std::path::Path;
 use super::files::{File, is_open};
 use super::stage2::{Origin, Port};
 
+use crate::say;
+
 const OWN: &str = "/etc/network/interfaces.d/rootstream";
 const MAIN: &str = "etc/network/interfaces";
 /// Under /run, so that the image's own dhclient.conf stays as it is.
@@ -26,7 +28,7 @@ pub(super) fn files(root: &Path, port: &Port<'_>) -> Vec<File> {
         let text = "source /etc/network/interfaces.d/*\nauto lo\niface lo inet loopback\n";
         files.push(File::new(&format!("/{MAIN}"), text.to_owned()));
     } else if !main.lines().any(|line| line.starts_with("source") && line.contains("interfaces.d")) {
-        log::warn!("hand-over: /etc/network/interfaces does not read interfaces.d: nobody renews the address");
+        say::warn!("hand-over: /etc/network/interfaces does not read interfaces.d: nobody renews the address");
         return files;
     }
     let dhclient = ["sbin/dhclient", "usr/sbin/dhclient"].iter().find(|path| root.join(path).exists());

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cmdline::Config;
 use crate::failure::refuse;
 use crate::image::VerifiedRoot;
+use crate::say;
 
 mod elf;
 mod files;
@@ -86,7 +87,7 @@ pub fn prepare(root: VerifiedRoot, config: &Config, port: &Port<'_>, run: &Path)
     if let Some(name) = &port.lease.hostname {
         let short = kernel_name(name);
         if let Err(errno) = nix::unistd::sethostname(short) {
-            log::warn!("hand-over: the kernel does not take the host name {short}: {}", errno.desc());
+            say::warn!("hand-over: the kernel does not take the host name {short}: {}", errno.desc());
         }
     }
     let ready = Ready { root: root.path().to_owned(), init: config.init.clone(), args: config.init_args.clone() };

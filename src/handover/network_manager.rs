@@ -9,6 +9,8 @@ use std::path::Path;
 use super::files::File;
 use super::stage2::{Origin, Port};
 
+use crate::say;
+
 /// NetworkManager reads no profile that others may read.
 const SECRET: u32 = 0o600;
 /// Where the site's own profiles are.
@@ -72,7 +74,7 @@ fn keyfile(port: &Port<'_>, uuid: &str) -> String {
     match port.origin {
         Origin::Lease => {
             let id = port.client_id_text().unwrap_or_else(|| {
-                log::warn!(
+                say::warn!(
                     "hand-over: NetworkManager sends a client identifier: the server sees 01 and the MAC in stage 2"
                 );
                 "mac".to_owned()

@@ -8,6 +8,8 @@ use std::path::Path;
 use super::files::File;
 use super::stage2::{Origin, Port};
 
+use crate::say;
+
 const PATH: &str = "/run/systemd/network/zz-rootstream.network";
 /// Since when there is `PermanentMACAddress=`; a section [Match] with nothing known in it would match every port.
 const PERMANENT: u32 = 245;
@@ -60,7 +62,7 @@ fn identity(port: &Port<'_>) -> String {
         }
         other => {
             let sent = if other.is_some() { "what rootstream.clientid= says" } else { "no client identifier" };
-            log::warn!("hand-over: systemd-networkd cannot send {sent}: the server sees 01 and the MAC in stage 2");
+            say::warn!("hand-over: systemd-networkd cannot send {sent}: the server sees 01 and the MAC in stage 2");
             "ClientIdentifier=mac\n".to_owned()
         }
     }

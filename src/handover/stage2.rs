@@ -11,6 +11,7 @@ use super::files::File;
 use super::{ifupdown, network_manager, networkd};
 use crate::dhcp::Lease;
 use crate::net::{ClientId, Mac, Network};
+use crate::say;
 
 /// How a port got its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub(super) fn files(root: &Path, port: &Port<'_>) -> Vec<File> {
     if starts(root, "networking.service") || root.join("etc/rcS.d/S01networking").is_symlink() {
         return ifupdown::files(root, port);
     }
-    log::info!("hand-over: the image starts nothing that manages the network: nobody renews its address");
+    say::info!("hand-over: the image starts nothing that manages the network: nobody renews its address");
     Vec::new()
 }
 

@@ -11,6 +11,8 @@ use super::header::{self, BLOCK};
 use super::pax::{self, Record};
 use super::sparse;
 
+use crate::say;
+
 pub use super::path::Name;
 pub use super::pax::Time;
 pub use super::sparse::Map;
@@ -310,7 +312,7 @@ impl<R: BufRead> Archive<R> {
             b'6' => Kind::Fifo,
             _ => {
                 let path = draft.path.escape_ascii();
-                log::warn!("image: \"{path}\" is of unknown type \"{}\" and is left out", flag.escape_ascii());
+                say::warn!("image: \"{path}\" is of unknown type \"{}\" and is left out", flag.escape_ascii());
                 self.unknown += 1;
                 self.set_body(draft.size)?;
                 return Ok(None);

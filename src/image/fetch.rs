@@ -19,6 +19,7 @@ use super::trust;
 use super::turns::{Ask, Wait, Work};
 use super::watch::Watch;
 use crate::failure::{Advise as _, refuse};
+use crate::say;
 
 /// More than this is not read again only to find out whether another mirror is faster.
 const CHEAP: u64 = 1 << 20;
@@ -111,7 +112,7 @@ impl Work for Fetch<'_> {
         self.progress.from(several.then(|| host(url).to_owned()), self.mirrors.tally().retries);
         let response = self.mirrors.get(mirror, url, span)?;
         let (skip, compare) = self.judge(mirror, &response.answer, asked_whole)?;
-        log::debug!("image: {}: {:?}: after {skip} bytes", response.url, response.answer);
+        say::debug!("image: {}: {:?}: after {skip} bytes", response.url, response.answer);
         if let Some(before) = self.turned.take()
             && compare
             && skip > CHEAP

@@ -4,6 +4,7 @@ use super::{Anchors, Settings};
 use crate::cmdline::check_url;
 use crate::dhcp::Lease;
 use crate::failure::refuse;
+use crate::say;
 
 /// The settings with the URL that the lease names.
 ///
@@ -35,7 +36,7 @@ pub(crate) fn located(settings: &Settings, anchors: &Anchors, lease: Option<&Lea
             None => seen.push(format!("no {what}")),
             Some(url) => match check_url(url) {
                 Ok(()) => {
-                    log::info!("image: the lease of {} names {url} as its {what}", lease.server);
+                    say::info!("image: the lease of {} names {url} as its {what}", lease.server);
                     return Ok(Settings { urls: vec![url.clone()], ..settings.clone() });
                 }
                 Err(_) => seen.push(format!("{what} \"{}\"", url.escape_debug())),

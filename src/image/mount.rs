@@ -19,6 +19,7 @@ use super::filesystem::Kind;
 use super::store;
 use crate::failure::{Advise as _, refuse_here};
 use crate::mounts::{self, Needs, TmpfsOptions};
+use crate::say;
 use crate::sys;
 
 /// Where stage 2 finds the image's file, below /run.
@@ -127,7 +128,7 @@ fn mount_layers(kind: Kind, root: &Path, run: &Path, options: &TmpfsOptions) -> 
         detach(folder).with_context(|| format!("detaching {}", folder.display()))?;
         let _ = fs::remove_dir(folder);
     }
-    log::info!("image: {} on {}, with a tmpfs on top", kind.name(), device.path.display());
+    say::info!("image: {} on {}, with a tmpfs on top", kind.name(), device.path.display());
     Ok(())
 }
 

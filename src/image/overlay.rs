@@ -10,6 +10,7 @@ use super::stream::{self, Layer, Pass};
 use super::{Facts, Settings, Sources, Tally, Unpack};
 use crate::facts::{Fact, NodeFacts, Template};
 use crate::failure::{Advise as _, refuse};
+use crate::say;
 
 /// An archive that is unpacked over the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ fn apply_one(
     let url = match overlay.url.expand(node) {
         Ok(url) => url,
         Err(unknown) if overlay.optional => {
-            log::info!("overlay: {}: left out, {unknown}", overlay.url);
+            say::info!("overlay: {}: left out, {unknown}", overlay.url);
             return Ok(None);
         }
         Err(unknown) => {
@@ -68,7 +69,7 @@ fn apply_one(
     tally.add(mirrors.tally());
     match passed? {
         None => {
-            log::info!("overlay: {url}: left out, this node has none");
+            say::info!("overlay: {url}: left out, this node has none");
             Ok(None)
         }
         Some(Pass::Complete(facts, _)) => Ok(Some(*facts)),

@@ -13,6 +13,7 @@ use super::stream::{self, Layer, Pass};
 use super::{Facts, Sources, Tally, Trust, Unpack, mount, overlay};
 use crate::failure::{Advise as _, refuse};
 use crate::mounts::Needs;
+use crate::say;
 
 /// An image about to be installed. Of a published one everything but its bytes is known, and was verified.
 pub struct Plan<'a> {
@@ -137,7 +138,7 @@ fn passes(
             Pass::Complete(facts, kind) => return Ok((*facts, kind)),
             Pass::Damaged(error) if mirrors.blame() => {
                 mirrors.begin_again(Duration::ZERO);
-                log::warn!("image: {error:#}; starting again in an empty tree, from another mirror");
+                say::warn!("image: {error:#}; starting again in an empty tree, from another mirror");
                 empty(root, fresh)?;
             }
             Pass::Damaged(error) => return Err(error),
@@ -147,7 +148,7 @@ fn passes(
                     let todo = "serve each build under a name of its own, so that it never changes";
                     return Err(refuse(why, todo).context("the image changed too often while it was fetched"));
                 }
-                log::warn!("image: {why}; starting again in an empty tree");
+                say::warn!("image: {why}; starting again in an empty tree");
                 empty(root, fresh)?;
             }
         }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::say;
+
 /// A line at least this often, with a second to spare against the promised five.
 const EVERY: Duration = Duration::from_secs(4);
 /// Lines over which the time that is left is reckoned.
@@ -125,7 +127,7 @@ impl Progress {
         self.every(|now| {
             let State { doing, from, .. } = self.state().clone();
             let waiting = doing.text(now).unwrap_or_else(|| "no more bytes yet".to_owned());
-            log::info!("image: {}: {waiting}", from.unwrap_or_default());
+            say::info!("image: {}: {waiting}", from.unwrap_or_default());
         });
     }
 
@@ -144,7 +146,7 @@ impl Progress {
                 lately: per_second(received.saturating_sub(first_received), now - first),
                 held_up: Duration::from_micros(held_up - held_before) * 2 > now - then,
             };
-            log::info!("{}", line.text(&self.state().clone(), now));
+            say::info!("{}", line.text(&self.state().clone(), now));
             lines.push_back((now, received));
             if lines.len() > LINES {
                 lines.pop_front();

@@ -24,6 +24,7 @@ use super::turns::Hasty;
 use super::{Build, Facts, Sources, Trust, Unpack, mount};
 use crate::failure::{Advise as _, refuse};
 use crate::mounts::Needs;
+use crate::say;
 
 /// The name of the pointer to the newest build.
 const LATEST: &str = "latest.json";
@@ -128,7 +129,7 @@ impl Published {
             if untried.iter().all(String::is_empty) {
                 return Err(error);
             }
-            log::warn!("image: {error:#}; trying the next mirror");
+            say::warn!("image: {error:#}; trying the next mirror");
         }
     }
 
@@ -209,7 +210,7 @@ impl Published {
             Trust::Signed => "signed",
         };
         let (packed, unpacked) = (megabytes(*size), megabytes(*unpacked_bytes));
-        log::info!(
+        say::info!(
             "image: {name} build {build} of {created}, {trust}: {packed} MB, {unpacked} MB in {inodes} inodes unpacked"
         );
     }
@@ -263,10 +264,10 @@ impl Published {
         }
         let url = fetched.context("the transfer ended without a reason").with_context(installing)?.url;
         for warning in &unpacked.warnings {
-            log::warn!("image: {warning}");
+            say::warn!("image: {warning}");
         }
         let (bytes, written) = (megabytes(manifest.size), megabytes(unpacked.bytes));
-        log::info!("image: {bytes} MB fetched, {written} MB in {} entries unpacked", unpacked.entries);
+        say::info!("image: {bytes} MB fetched, {written} MB in {} entries unpacked", unpacked.entries);
         Ok(Facts {
             url,
             media: manifest.media.name(),
@@ -304,7 +305,7 @@ impl Repair for Again<'_> {
         let mut avoid: Vec<usize> = self.mirrors.giver(chunk.offset).into_iter().collect();
         avoid.iter().for_each(|mirror| self.mirrors.damaged(*mirror));
         for count in 1..=REPAIRS {
-            log::warn!("image: chunk {index} is not what its manifest says; fetching it again, {count} of {REPAIRS}");
+            say::warn!("image: chunk {index} is not what its manifest says; fetching it again, {count} of {REPAIRS}");
             let piece = Piece { urls, total: manifest.size, offset: chunk.offset, avoid: &avoid };
             let mirror = self.mirrors.range(piece, self.halt, packed).map_err(Stop::into_error)?;
             if Digest(Sha256::digest(&*packed).into()) == chunk.sha256 {

@@ -8,6 +8,7 @@ use super::published::{file_name, path};
 use super::small::{Found, Need};
 use super::trust::{SIGNATURE_LIMIT, SIGNATURE_SUFFIX, SignatureFile};
 use crate::failure::{Advise as _, refuse};
+use crate::say;
 
 /// Whether the file that the settings name must be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub(super) fn find(sources: Sources<'_>, mirrors: &Mirrors<'_>) -> anyhow::Resul
         if untried.iter().all(String::is_empty) {
             return Err(error).advise(format!("{} is refused: {url}", urls.join(" ")), todo);
         }
-        log::warn!("image: {url}: {error:#}; trying the next mirror");
+        say::warn!("image: {url}: {error:#}; trying the next mirror");
     }
 }
 

@@ -21,6 +21,7 @@ use super::tree::Rules;
 use super::unpack::{self, Unpacked};
 use super::{Facts, Sources, Trust, Unpack, mount, store};
 use crate::failure::{is_here, refuse, refuse_here};
+use crate::say;
 use crate::{mounts, sys};
 
 /// Blocks between server and decoder: what a busy machine needs so that the decoder seldom waits.
@@ -133,10 +134,10 @@ pub(super) fn pass(
         unpacked.warnings.push(WAIVED.to_owned());
     }
     for warning in &unpacked.warnings {
-        log::warn!("{name}: {warning}");
+        say::warn!("{name}: {warning}");
     }
     let (bytes, written) = (megabytes(fetched.bytes), megabytes(unpacked.bytes));
-    log::info!("{name}: {bytes} MB fetched, {written} MB in {} entries unpacked, sha256 {sha256}", unpacked.entries);
+    say::info!("{name}: {bytes} MB fetched, {written} MB in {} entries unpacked, sha256 {sha256}", unpacked.entries);
     let facts = Facts {
         url: fetched.url,
         media,

@@ -11,6 +11,7 @@ use super::progress::megabytes;
 use super::retry::{Pause, QUEUES, WORTHWHILE};
 use crate::failure::refuse;
 use crate::random;
+use crate::say;
 use crate::wording::counted;
 
 /// What is asked of the mirrors.
@@ -115,9 +116,9 @@ impl Mirrors<'_> {
                     let name = ask.urls.get(other).map(String::as_str).unwrap_or_default();
                     match slow.map(megabytes) {
                         Some(rate) => {
-                            log::info!("image: {url} is slow ({rate} MB/s); trying whether {name} is faster");
+                            say::info!("image: {url} is slow ({rate} MB/s); trying whether {name} is faster");
                         }
-                        None => log::info!("image: {url} may have another file; going back to {name}"),
+                        None => say::info!("image: {url} may have another file; going back to {name}"),
                     }
                     let mut state = self.state();
                     state.tally.switches = state.tally.switches.saturating_add(1);
@@ -127,7 +128,7 @@ impl Mirrors<'_> {
                 Err(Fault::AskWhole(why)) => {
                     self.count(mirror, url, &why);
                     self.asks_whole(mirror);
-                    log::warn!("image: {url}: {why}; asking for the whole file");
+                    say::warn!("image: {url}: {why}; asking for the whole file");
                     continue;
                 }
                 Err(Fault::Hopeless(why)) => {
@@ -137,7 +138,7 @@ impl Mirrors<'_> {
                         let todo = "check the URL and how the server serves the file (curl -v shows it)";
                         return Err(Stop::Failed(refuse(why, todo).context(format!("fetching {url}"))));
                     }
-                    log::warn!("image: {url}: {why}; this mirror is given up");
+                    say::warn!("image: {url}: {why}; this mirror is given up");
                     continue;
                 }
                 Err(Fault::Passing(pause, why)) => (pause, why),
@@ -158,9 +159,9 @@ impl Mirrors<'_> {
                         seconds if queued => format!("queued, {seconds:.0} s"),
                         seconds => format!("next try in {seconds:.1} s"),
                     };
-                    log::warn!("image: {url}: {why}; {} bytes so far, {waiting}", work.have());
+                    say::warn!("image: {url}: {why}; {} bytes so far, {waiting}", work.have());
                 }
-                Pick::Now(_) | Pick::Nobody => log::warn!("image: {url}: {why}; trying the next mirror"),
+                Pick::Now(_) | Pick::Nobody => say::warn!("image: {url}: {why}; trying the next mirror"),
             }
             last = Some((why, queued));
         }

@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use super::loader::Loader;
 use super::{devices, uevent::Uevents};
 
+use crate::say;
+
 /// A driver of a bus makes devices whose drivers may make more; no machine nests them deeper.
 const DEEPEST: usize = 8;
 
@@ -26,7 +28,7 @@ pub fn start(sys: &Path, loader: &Shared) {
     let uevents = match uevents {
         Ok(uevents) => uevents,
         Err(error) => {
-            log::warn!("modules: devices that appear later are not seen: {error}");
+            say::warn!("modules: devices that appear later are not seen: {error}");
             return;
         }
     };
@@ -40,14 +42,14 @@ pub fn start(sys: &Path, loader: &Shared) {
                 Err(Errno::ENOBUFS) => serve_all(&sys, &loader, &mut served),
                 Err(Errno::EINTR) => {}
                 Err(error) => {
-                    log::warn!("modules: devices that appear from now on are not seen: {error}");
+                    say::warn!("modules: devices that appear from now on are not seen: {error}");
                     return;
                 }
             }
         }
     });
     if let Err(error) = spawned {
-        log::warn!("modules: devices that appear later are not seen: {error}");
+        say::warn!("modules: devices that appear later are not seen: {error}");
     }
 }
 
@@ -71,7 +73,7 @@ fn serve(loader: &Shared, served: &mut BTreeSet<String>, modalias: &str) {
     loader.serve(modalias);
     let new = loader.loaded().names.get(before..).unwrap_or_default().join(" ");
     if !new.is_empty() {
-        log::info!("modules: {new} for {modalias}");
+        say::info!("modules: {new} for {modalias}");
     }
     served.insert(modalias.to_owned());
 }

@@ -11,6 +11,7 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 use super::{Index, List, Request, canonical};
 use crate::boot::kernel_release;
 use crate::cmdline::Config;
+use crate::say;
 
 /// The list of modules that `rootstream bootstrap` packed.
 const MODULES_TXT: &str = "/modules.txt";
@@ -162,7 +163,7 @@ impl Loader {
 
     fn give_up(&mut self, name: &str, why: &str) {
         let line = format!("{} not loaded: {why}", canonical(name));
-        log::warn!("modules: {line}");
+        say::warn!("modules: {line}");
         self.loaded.failed.push(line);
         self.given_up.insert(canonical(name));
     }

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use super::link::Links;
 use super::port::Port;
 use crate::dhcp::Lease;
+use crate::say;
 
 /// How long a port may be without carrier after its MTU was changed; some drivers reset it.
 const RESET: Duration = Duration::from_secs(10);
@@ -29,7 +30,7 @@ pub(super) fn apply(links: &Links, port: &Port, lease: &Lease) -> anyhow::Result
     if done.is_err()
         && let Err(error) = take_back(links, port, &changes)
     {
-        log::warn!("net: {} is not as it was found: {error:#}", port.name());
+        say::warn!("net: {} is not as it was found: {error:#}", port.name());
     }
     done.with_context(|| format!("configuring {}", port.title())).map(|()| changes)
 }
@@ -49,10 +50,10 @@ fn try_apply(links: &Links, port: &Port, lease: &Lease, changes: &mut Changes) -
         let (to, width, gateway) = *route;
         let adding = || format!("adding route {to}/{width} through {gateway}");
         if links.add_route(index, *route).with_context(adding)? {
-            log::info!("net: {}: route to {to}/{width} through {gateway}", port.name());
+            say::info!("net: {}: route to {to}/{width} through {gateway}", port.name());
             changes.routes.push(*route);
         } else {
-            log::info!("net: {}: a route to {to}/{width} exists already", port.name());
+            say::info!("net: {}: a route to {to}/{width} exists already", port.name());
         }
     }
     Ok(())
@@ -68,7 +69,7 @@ fn wait_for_carrier(links: &Links, port: &Port) -> anyhow::Result<()> {
     }
     let took = started.elapsed();
     if took > Duration::from_millis(200) {
-        log::info!("net: {}: carrier again {:.1} s after the change of MTU", port.name(), took.as_secs_f32());
+        say::info!("net: {}: carrier again {:.1} s after the change of MTU", port.name(), took.as_secs_f32());
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use super::link::Links;
 use super::port::Port;
 use super::wait;
 use crate::dhcp::Lease;
+use crate::say;
 
 /// How often the port's carrier is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -90,7 +91,7 @@ impl Kept {
             let wake = self.port.deadline().map_or(next_look, |deadline| deadline.min(next_look));
             let files = self.port.sockets().chain([stop.as_fd()]);
             if let Err(error) = wait::readable(files, wake.saturating_sub(self.started.elapsed())) {
-                log::warn!("net: {error:#}; the lease is not renewed any more");
+                say::warn!("net: {error:#}; the lease is not renewed any more");
                 return;
             }
             if wait::is_closed(stop) {
@@ -107,7 +108,7 @@ impl Kept {
                 let carrier = list.iter().any(|link| link.index == self.port.index() && link.carrier);
                 self.port.carrier(carrier, now);
             }
-            Err(error) => log::warn!("net: listing network ports: {error}"),
+            Err(error) => say::warn!("net: listing network ports: {error}"),
         }
     }
 
@@ -116,7 +117,7 @@ impl Kept {
     fn follow(&mut self) {
         let Some(lease) = self.port.lease() else {
             if self.changes.is_some() {
-                log::warn!("net: {}: address {} is taken away", self.port.title(), self.lease.address);
+                say::warn!("net: {}: address {} is taken away", self.port.title(), self.lease.address);
                 self.complain_about("taking the lost address away", Self::unconfigure);
             }
             return;
@@ -133,20 +134,20 @@ impl Kept {
         self.complain_about("putting the new lease on the port", |kept| {
             kept.changes = Some(configure::apply(&kept.links, &kept.port, &kept.lease)?);
             kept.sink = sink(&kept.lease);
-            log::info!("net: {}: address {} from now on", kept.port.title(), kept.lease.address);
+            say::info!("net: {}: address {} from now on", kept.port.title(), kept.lease.address);
             Ok(())
         });
     }
 
     fn complain_about(&mut self, what: &str, work: impl FnOnce(&mut Self) -> anyhow::Result<()>) {
         if let Err(error) = work(self) {
-            log::warn!("net: {}: {what}: {error:#}", self.port.title());
+            say::warn!("net: {}: {what}: {error:#}", self.port.title());
         }
     }
 }
 
 fn sink(lease: &Lease) -> Option<UdpSocket> {
-    UdpSocket::bind((lease.address, CLIENT_PORT)).inspect_err(|error| log::debug!("net: UDP port 68: {error}")).ok()
+    UdpSocket::bind((lease.address, CLIENT_PORT)).inspect_err(|error| say::debug!("net: UDP port 68: {error}")).ok()
 }
 
 /// Keeps a lease in a thread of its own, until it is stopped or dropped.
@@ -163,7 +164,7 @@ impl Keeper {
         let kept = Arc::new(Mutex::new(Some(kept)));
         let started = start(&kept);
         if let Err(error) = &started {
-            log::warn!("net: the lease is not renewed: no thread for it: {error}");
+            say::warn!("net: the lease is not renewed: no thread for it: {error}");
         }
         Self { kept, thread: started.ok() }
     }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::link::Link;
 use super::packet::Socket;
 use crate::lldp::{self, Neighbour};
+use crate::say;
 
 /// How many frames are taken at a time.
 const FRAMES_A_TURN: usize = 8;
@@ -24,7 +25,7 @@ impl Ear {
     /// Without a socket nothing is heard: the boot does not depend on it.
     pub(super) fn open(link: &Link) -> Self {
         let socket = Socket::lldp(link.index)
-            .inspect_err(|error| log::debug!("net: {}: LLDP is not listened for: {error}", link.name));
+            .inspect_err(|error| say::debug!("net: {}: LLDP is not listened for: {error}", link.name));
         Self { port: link.name.clone(), socket: socket.ok(), heard: None }
     }
 
@@ -53,7 +54,7 @@ impl Ear {
             let Some(neighbour) = lldp::parse(buffer.get(..frame.length).unwrap_or_default()) else { continue };
             // With a time of 0 it says good-bye, which leaves the cable where it is.
             if neighbour.ttl > 0 && self.heard.as_ref() != Some(&neighbour) {
-                log::info!("net: {} is in {neighbour} (LLDP)", self.port);
+                say::info!("net: {} is in {neighbour} (LLDP)", self.port);
                 self.heard = Some(neighbour);
             }
         }

@@ -51,6 +51,7 @@ use crate::dhcp::Lease;
 use crate::failure::Advise;
 use crate::image::Resolve;
 use crate::lldp::Neighbour;
+use crate::say;
 pub use bond::{Bond, BondOption};
 pub use destination::Destination;
 use keep::{Keeper, Kept};
@@ -196,7 +197,7 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
         Ok(kept) => {
             let (fixed, switch) = (kept.port.is_fixed(), kept.port.switch());
             let (port, mac) = (kept.port.name().to_owned(), kept.port.mac());
-            log::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
+            say::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
             let (nameservers, lease) = (settings.nameservers.clone(), kept.lease().clone());
             Ok(Network {
                 port,
@@ -257,7 +258,7 @@ fn put_back(links: &Links, mut ports: Vec<Port>) -> anyhow::Result<()> {
 
 fn complain(put_back: anyhow::Result<()>) {
     if let Err(error) = put_back {
-        log::warn!("net: ports are not as they were found: {error:#}");
+        say::warn!("net: ports are not as they were found: {error:#}");
     }
 }
 

@@ -21,6 +21,7 @@ use crate::dhcp::{Ignored, Lease, frame};
 use crate::lldp::Neighbour;
 use crate::random;
 use crate::report::since_kernel_start;
+use crate::say;
 
 /// How many frames are taken from a port before the others have their turn.
 const FRAMES_A_TURN: usize = 32;
@@ -90,7 +91,7 @@ impl Port {
         let address = identity.fixed.filter(|(address, prefix)| {
             let added = links.add_address(link.index, *address, *prefix);
             added.unwrap_or_else(|error| {
-                log::warn!("net: {}: adding address {address}/{prefix}: {error}", link.name);
+                say::warn!("net: {}: adding address {address}/{prefix}: {error}", link.name);
                 false
             })
         });
@@ -116,8 +117,8 @@ impl Port {
             granted: Duration::ZERO,
         };
         match &port.broken {
-            None => log::info!("net: {} is up", port.full_title()),
-            Some(why) => log::warn!("net: {} cannot be brought up: {why}", port.full_title()),
+            None => say::info!("net: {} is up", port.full_title()),
+            Some(why) => say::warn!("net: {} cannot be brought up: {why}", port.full_title()),
         }
         port
     }
@@ -216,16 +217,16 @@ impl Port {
         self.carrier = carrier;
         if carrier {
             self.first_carrier.get_or_insert(now);
-            log::info!("net: {}: carrier after {:.1} s", self.title(), now.as_secs_f32());
+            say::info!("net: {}: carrier after {:.1} s", self.title(), now.as_secs_f32());
             match self.said.lease() {
                 Some(lease) => {
-                    log::info!("net: {}: address {}/{} of ip=", self.title(), lease.address, lease.prefix);
+                    say::info!("net: {}: address {}/{} of ip=", self.title(), lease.address, lease.prefix);
                     self.bind(now);
                 }
                 None => drop(self.step(Event::Carrier, now)),
             }
         } else {
-            log::warn!("net: {}: carrier lost", self.title());
+            say::warn!("net: {}: carrier lost", self.title());
             self.bound = None;
             self.step(Event::CarrierLost, now);
         }
@@ -293,7 +294,7 @@ impl Port {
         if self.link.up && own.is_none() {
             return Ok(());
         }
-        log::info!("net: {} is taken down again", self.title());
+        say::info!("net: {} is taken down again", self.title());
         links.set_down(index)?;
         own.map_or(Ok(()), |mac| links.set_mac(index, mac))?;
         if self.link.up { links.set_up(index) } else { Ok(()) }
@@ -311,7 +312,7 @@ impl Port {
                 }
                 Action::Probe(address) => self.probe(address),
                 Action::Announce(address) => self.send_arp(self.arp.as_ref(), &arp::announcement(self.mac, address)),
-                Action::Say(level, line) => log::log!(level, "dhcp: {}: {line}", self.link.name),
+                Action::Say(level, line) => say::at(level, format_args!("dhcp: {}: {line}", self.link.name)),
                 Action::Ignore(why) => {
                     done.ignored = true;
                     self.ignore(why);
@@ -331,7 +332,7 @@ impl Port {
         let frame = frame::build(self.mac, to, message.ciaddr, destination, &message.to_bytes());
         // Retransmission mends what is lost here, too.
         if let Err(error) = socket.send(&frame) {
-            log::warn!("dhcp: {}: sending {}: {error}", self.link.name, message.kind);
+            say::warn!("dhcp: {}: sending {}: {error}", self.link.name, message.kind);
         }
     }
 
@@ -342,18 +343,18 @@ impl Port {
                 self.send_arp(Some(&socket), &arp::probe(self.mac, address));
                 self.arp = Some(socket);
             }
-            Err(error) => log::warn!("net: {}: {address} is not checked for conflicts: {error}", self.link.name),
+            Err(error) => say::warn!("net: {}: {address} is not checked for conflicts: {error}", self.link.name),
         }
     }
 
     fn send_arp(&self, socket: Option<&Socket>, frame: &[u8]) {
         if let Some(Err(error)) = socket.map(|socket| socket.send(frame)) {
-            log::warn!("net: {}: sending ARP: {error}", self.link.name);
+            say::warn!("net: {}: sending ARP: {error}", self.link.name);
         }
     }
 
     fn ignore(&mut self, why: Ignored) {
-        log::debug!("dhcp: {}: a frame ignored: {why}", self.link.name);
+        say::debug!("dhcp: {}: a frame ignored: {why}", self.link.name);
         let count = self.ignored.entry(why).or_default();
         *count = count.saturating_add(1);
     }
@@ -402,7 +403,7 @@ fn bring_up(links: &Links, link: &Link, mac: [u8; 6]) -> io::Result<()> {
 /// The next frame that waits, if any.
 fn next_frame(socket: Option<&Socket>, buffer: &mut [u8]) -> Option<Frame> {
     socket?.receive(buffer).unwrap_or_else(|error| {
-        log::debug!("net: receiving: {error}");
+        say::debug!("net: receiving: {error}");
         None
     })
 }

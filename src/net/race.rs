@@ -15,6 +15,7 @@ use super::{Settings, verdict, wait};
 use crate::dhcp::Lease;
 use crate::dhcp::client::Identity;
 use crate::failure::refuse;
+use crate::say;
 
 /// How often the ports are looked at: new ones, carrier.
 const LOOK: Duration = Duration::from_millis(50);
@@ -49,7 +50,7 @@ pub(super) fn run(
         let winner = choose::winner(&runners, settings.bootif.is_some(), now);
         if let Some((number, port, lease)) = winner.and_then(|number| with_lease(ports, number)) {
             if runners.get(number).is_some_and(|runner| !runner.reaches) {
-                log::warn!("net: {}: this lease has no way to the image, and there is no better one", port.title());
+                say::warn!("net: {}: this lease has no way to the image, and there is no better one", port.title());
             }
             return Ok((number, lease));
         }
@@ -58,7 +59,7 @@ pub(super) fn run(
             return Err(verdict::no_lease(ports, settings, stack, || links.list()));
         }
         if now >= next_word {
-            log::info!("net: {}", phase.word(ports, now));
+            say::info!("net: {}", phase.word(ports, now));
             next_word = Duration::from_secs((now.as_secs() / TELL + 1) * TELL);
         }
         let wake = ports.iter().filter_map(Port::deadline).fold(next_look.min(phase.end), Duration::min);

@@ -12,6 +12,7 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, Question, RCODE, TYPE};
 use crate::failure::refuse;
 use crate::image::Resolve;
 use crate::random;
+use crate::say;
 
 const DNS_PORT: u16 = 53;
 /// As many servers as libc asks.
@@ -59,7 +60,7 @@ impl Dns {
                 match query(*server, name, wait) {
                     Ok(answer) => return Ok(answer),
                     Err(error) => {
-                        log::info!("net: name server {}: {name}: {error:#}", server.ip());
+                        say::info!("net: name server {}: {name}: {error:#}", server.ip());
                         failures.push(format!("{}: {error:#}", server.ip()));
                     }
                 }

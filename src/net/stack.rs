@@ -5,6 +5,7 @@ use anyhow::Context;
 use super::link::{Link, Links};
 use super::{Bond, BondOption, Settings, Vlan, choose};
 use crate::failure::{Advise, refuse};
+use crate::say;
 
 /// What is to be made, and what is made.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl Stack {
             }
             refuse_existing(name, list)?;
             links.add_bond(bond).advise(format!("making the bond {name}"), missing("bonding", "bond="))?;
-            log::info!("net: {name} is made of {}", bond.ports.join(", "));
+            say::info!("net: {name} is made of {}", bond.ports.join(", "));
             self.made.push(name.clone());
             return Ok(true);
         }
@@ -86,7 +87,7 @@ impl Stack {
                     .set_primary(index, port.index)
                     .with_context(|| format!("making {} the primary port", port.name))?;
             }
-            log::info!("net: {} is a port of {name}", port.name);
+            say::info!("net: {} is a port of {name}", port.name);
             self.used.push(Used { link: port, by: name.clone() });
         }
         Ok(changed)
@@ -105,7 +106,7 @@ impl Stack {
         if !below.up {
             links.set_up(below.index).with_context(|| format!("bringing up {} for {name}", below.name))?;
         }
-        log::info!("net: {name} is VLAN {} on {}", vlan.id, below.name);
+        say::info!("net: {name} is VLAN {} on {}", vlan.id, below.name);
         Ok(true)
     }
 
@@ -156,7 +157,7 @@ impl Stack {
             let list = links.list().context("listing network ports")?;
             let Some(index) = list.iter().find(|link| link.name == name).map(|link| link.index) else { continue };
             let deleted = links.delete(index).with_context(|| format!("deleting {name}"));
-            log::info!("net: {name} is deleted again");
+            say::info!("net: {name} is deleted again");
             outcome = outcome.and(deleted);
         }
         let bonds = &self.bonds;
