@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use nix::sys::utsname::uname;
 
 use crate::checks::Checks;
 use crate::cmdline::{Config, OnFail, Step};
@@ -15,7 +14,7 @@ use crate::failure::Advise;
 use crate::handover::{self, Port, Ready};
 use crate::image::{self, Anchors, Installed, Machine, Mounting, Plan, Sources, Tally, Unpack};
 use crate::modules::loader::{Loaded, Loader};
-use crate::modules::{Aliases, auto, helper, unclaimed};
+use crate::modules::{Aliases, auto, helper, kernel_release, unclaimed};
 use crate::net::Network;
 use crate::report::Record;
 use crate::say;
@@ -167,11 +166,6 @@ fn explain(error: anyhow::Error, loader: &auto::Shared) -> anyhow::Error {
     );
     let Err(error) = Err::<Infallible, _>(error.context(lines.join("; "))).advise(what, unclaimed::remedy(&cards));
     error
-}
-
-/// Release of the running kernel, as `uname -r`.
-pub(crate) fn kernel_release() -> Result<String> {
-    Ok(uname().context("asking the kernel's release")?.release().to_string_lossy().into_owned())
 }
 
 fn stop_before(config: &Config, step: Step) {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::dhcp::Lease;
-use crate::net::Mac;
+use crate::mac::Mac;
 
 /// Longer ones are no names of anything.
 const LONGEST: usize = 255;

@@ -24,6 +24,7 @@ pub mod image;
 mod inside;
 pub mod lldp;
 pub mod log;
+pub mod mac;
 pub mod modules;
 pub mod mounts;
 pub mod net;

@@ -12,7 +12,8 @@ use crate::dhcp::Lease;
 use crate::failure::Failure;
 use crate::image::{Facts, Installed, Reason, Share, Tally, Trust};
 use crate::lldp::Neighbour;
-use crate::net::{Mac, Network};
+use crate::mac::Mac;
+use crate::net::Network;
 use crate::say;
 
 /// Version of the record's form.

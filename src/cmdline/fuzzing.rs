@@ -55,7 +55,7 @@ fn written(ip: &Ip) -> String {
     ];
     if ip.dns.is_empty() {
         fields.push(ip.mtu.map(|mtu| mtu.to_string()).unwrap_or_default());
-        fields.extend(ip.mac.map(|mac| crate::net::Mac(mac).to_string()));
+        fields.extend(ip.mac.map(|mac| crate::mac::Mac(mac).to_string()));
     } else {
         fields.extend(ip.dns.iter().copied().map(bracketed));
     }

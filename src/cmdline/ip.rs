@@ -4,7 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::net::{Address, Ip, Method, parse_mac};
+use crate::mac::parse_mac;
+use crate::net::{Address, Ip, Method};
 
 /// What is said where this version cannot do what is asked for.
 const INSTEAD: &str =

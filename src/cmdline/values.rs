@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::{OnFail, Step, ip};
 use crate::facts::Template;
 use crate::image::Overlay;
+use crate::mac::parse_mac;
 use crate::modules::Request;
-use crate::net::{ClientId, Ip, parse_mac};
+use crate::net::{ClientId, Ip};
 
 /// `60s`, `10m`, `1h`, `500ms`; a bare number is seconds. At most a day.
 pub(super) fn duration(value: &str) -> Result<Duration, String> {

@@ -10,7 +10,8 @@ use std::path::Path;
 use super::files::File;
 use super::{ifupdown, network_manager, networkd};
 use crate::dhcp::Lease;
-use crate::net::{ClientId, Mac, Network};
+use crate::mac::Mac;
+use crate::net::{ClientId, Network};
 use crate::say;
 
 /// How a port got its address.

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
-use crate::net::Mac;
+use crate::mac::Mac;
 
 /// The Ethernet type of LLDP frames.
 pub(crate) const ETHERTYPE: u16 = 0x88cc;

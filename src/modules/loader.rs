@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
-use super::{Index, List, Request, canonical};
-use crate::boot::kernel_release;
+use super::{Index, List, Request, canonical, kernel_release};
 use crate::cmdline::Config;
 use crate::say;
 

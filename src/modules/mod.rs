@@ -23,10 +23,18 @@ mod softdep;
 mod uevent;
 pub mod unclaimed;
 
+use anyhow::{Context, Result};
+use nix::sys::utsname::uname;
+
 pub use alias::Aliases;
 pub use index::{Index, Item};
 pub use list::{List, Request};
 pub use softdep::{Around, Softdeps};
+
+/// Release of the running kernel, as `uname -r`.
+pub(crate) fn kernel_release() -> Result<String> {
+    Ok(uname().context("asking the kernel's release")?.release().to_string_lossy().into_owned())
+}
 
 /// `kernel/drivers/net/virtio-net.ko.xz` and `virtio-net` are both `virtio_net`.
 pub fn canonical(name: &str) -> String {

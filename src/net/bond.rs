@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::mac::parse_mac;
+use crate::mac::parse_mac;
 
 /// A bond to make.
 #[derive(Clone, Debug, PartialEq, Eq)]

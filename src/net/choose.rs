@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::link::Link;
-use super::mac::parse_mac;
+use crate::mac::parse_mac;
 
 /// How long a lease on another port waits for the port that the firmware booted from: about what a
 /// link takes to come up.

@@ -250,7 +250,7 @@ pub(super) fn driver(sys: &Path, link: &Link) -> Option<String> {
     let folder = sys.join("class/net").join(&link.name);
     // A sysfs mounted in another network namespace shows other ports, perhaps by the same name.
     let same = fs::read_to_string(folder.join("address"))
-        .is_ok_and(|mac| link.mac.is_some_and(|ours| super::mac::parse_mac(&mac) == Some(ours)));
+        .is_ok_and(|mac| link.mac.is_some_and(|ours| crate::mac::parse_mac(&mac) == Some(ours)));
     let driver = fs::read_link(folder.join("device/driver")).ok().filter(|_| same)?;
     Some(driver.file_name()?.to_string_lossy().into_owned())
 }

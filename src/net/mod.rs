@@ -1,7 +1,6 @@
 //! The network: from bare ports to one port with a lease.
 //!
 //! - `link`: ports, addresses and routes, by rtnetlink.
-//! - `mac`: MAC addresses as people write them.
 //! - `packet`: raw sockets that see DHCP replies.
 //! - `arp`: whether somebody has an address already.
 //! - `firmware`: what servers are told of the machine.
@@ -28,7 +27,6 @@ mod firmware;
 mod keep;
 mod link;
 mod lldp;
-mod mac;
 pub mod namespace;
 mod packet;
 mod port;
@@ -51,13 +49,12 @@ use crate::dhcp::Lease;
 use crate::failure::Advise;
 use crate::image::Resolve;
 use crate::lldp::Neighbour;
+use crate::mac::Mac;
 use crate::say;
 pub use bond::{Bond, BondOption};
 pub use destination::Destination;
 use keep::{Keeper, Kept};
 use link::Links;
-pub use mac::Mac;
-pub(crate) use mac::parse_mac;
 use port::Port;
 use stack::Stack;
 pub use statics::{Address, Ip, Method, Route};

@@ -5,10 +5,10 @@ use std::io;
 
 use super::Settings;
 use super::link::Link;
-use super::mac::Mac;
 use super::port::Port;
 use super::stack::Stack;
 use crate::failure::Advise;
+use crate::mac::Mac;
 
 /// The error of a race that nobody won. `list` says which links the kernel has.
 pub(super) fn no_lease(
