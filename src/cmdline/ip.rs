@@ -74,7 +74,7 @@ fn explicit(fields: &[String]) -> Result<Ip, String> {
         return Err(format!("{} without an address", field(6)));
     }
     let hostname = some(field(4));
-    if hostname.as_deref().is_some_and(|name| !crate::dhcp::is_name(name)) {
+    if hostname.as_deref().is_some_and(|name| !crate::lease::is_name(name)) {
         return Err(format!("{} is no host name: letters, digits, '.', '-' and '_'", field(4)));
     }
     let mut ip = Ip { device: some(field(5)), address, hostname, ..Ip::new(method) };
@@ -92,7 +92,7 @@ fn explicit(fields: &[String]) -> Result<Ip, String> {
 }
 
 /// The parts of a value. Brackets keep colons together, and are taken away.
-fn fields(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn fields(text: &str) -> Result<Vec<String>, String> {
     let mut fields = vec![String::new()];
     let mut inside = false;
     for c in text.chars() {

@@ -1,6 +1,6 @@
 //! Puts a lease on a port, and takes it back.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::link::Links;
 use super::port::Port;
-use crate::dhcp::Lease;
+use crate::lease::Lease;
 use crate::say;
 
 /// How long a port may be without carrier after its MTU was changed; some drivers reset it.
@@ -17,8 +17,8 @@ const RESET: Duration = Duration::from_secs(10);
 /// What was changed on a port.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    address: Option<(Ipv4Addr, u8)>,
-    routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
+    address: Option<(IpAddr, u8)>,
+    routes: Vec<(IpAddr, u8, IpAddr)>,
     /// The MTU before.
     mtu: Option<u32>,
 }
