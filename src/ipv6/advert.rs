@@ -207,7 +207,8 @@ pub(super) mod tests {
     fn what_a_router_says_is_read() {
         let route = [&[OPTION_ROUTE, 2, 48, 0][..], &600_u32.to_be_bytes(), &ip("fd01:2:3::").octets()[..8]].concat();
         let dns = [&[OPTION_DNS, 3, 0, 0][..], &600_u32.to_be_bytes(), &ip("fd00::53").octets()].concat();
-        let search = [&[OPTION_SEARCH, 3, 0, 0][..], &600_u32.to_be_bytes(), b"\x07cluster\x04test\x00\x00\x00"].concat();
+        let search =
+            [&[OPTION_SEARCH, 3, 0, 0][..], &600_u32.to_be_bytes(), b"\x07cluster\x04test\x00\x00\x00"].concat();
         let mtu = [OPTION_MTU, 1, 0, 0, 0, 0, 5, 0xdc];
         let unknown = [250, 1, 0, 0, 0, 0, 0, 0];
         let own = prefix("fd00::7", 64, 0xc0, 120);

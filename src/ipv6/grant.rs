@@ -130,8 +130,9 @@ impl Grant {
 
     /// Takes the time that its router gives it now. False when the router says nothing of it.
     pub fn refresh(&mut self, router: &Router, now: Duration) -> bool {
-        let ours =
-            |prefix: &&Prefix| prefix.autonomous && prefix.length == HALF && network(self.address, HALF) == prefix.first;
+        let ours = |prefix: &&Prefix| {
+            prefix.autonomous && prefix.length == HALF && network(self.address, HALF) == prefix.first
+        };
         let Some(prefix) = router.advert.prefixes.iter().find(ours) else { return false };
         let left = self.time.map(|time| (self.since + time).saturating_sub(now));
         self.time = match (prefix.valid, left) {

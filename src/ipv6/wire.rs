@@ -135,7 +135,8 @@ impl Options {
 
     /// What the server made of the request; without the option it is success.
     pub fn status(&self) -> Status {
-        let (code, text) = self.get(option::STATUS).and_then(|bytes| bytes.split_first_chunk()).unwrap_or((&[0; 2], &[]));
+        let (code, text) =
+            self.get(option::STATUS).and_then(|bytes| bytes.split_first_chunk()).unwrap_or((&[0; 2], &[]));
         Status { code: u16::from_be_bytes(*code), text: String::from_utf8_lossy(text).into_owned() }
     }
 

@@ -10,8 +10,8 @@
 //! - `lldp`: what the switch says about a port.
 //! - `port`: one port in the race, with the `engine` that gets it a lease.
 //! - `four`: DHCP for IPv4.
-//! - `six`: IPv6, from `routers` and servers; `addresses` has the kernel's verdict on addresses, `switches` keep it from
-//!   configuring the port itself.
+//! - `six`: IPv6, from `routers` and servers; `switches` keep the kernel from configuring the port
+//!   itself.
 //! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
 //! - `destination`: whether a lease leads to the image.
@@ -22,7 +22,6 @@
 //! - `resolve`: host names, by the lease's servers.
 //! - [`namespace`]: whether this is the machine's own network.
 
-mod addresses;
 mod arp;
 mod bond;
 mod choose;
@@ -137,7 +136,9 @@ impl ClientId {
         let own = u32::from_be_bytes(iaid);
         match self {
             Self::Bytes(bytes) => match bytes.as_slice() {
-                [255, a, b, c, d, duid @ ..] if !duid.is_empty() => (duid.to_vec(), u32::from_be_bytes([*a, *b, *c, *d])),
+                [255, a, b, c, d, duid @ ..] if !duid.is_empty() => {
+                    (duid.to_vec(), u32::from_be_bytes([*a, *b, *c, *d]))
+                }
                 duid => (duid.to_vec(), own),
             },
             Self::Mac | Self::None | Self::Duid => ([&[0, 3, 0, 1], &mac[..]].concat(), own),

@@ -51,14 +51,19 @@ fn unanswered(lack: Lack, ports: &[&Port], settings: &Settings) -> (String, Stri
     let knows = format!("runs for this network and knows {}", macs.join(", "));
     let (what, check) = match lack {
         Lack::Dhcp => ("no DHCP server answered", format!("that a DHCP server {knows}")),
-        Lack::Dhcp6 => ("no DHCPv6 server answered", format!("that a DHCPv6 server {knows} by its DUID-LL, 00:03:00:01 and the MAC")),
-        Lack::Router => {
-            ("no router advertised", "that something advertises on this network (radvd, enable-ra of dnsmasq, a router)".to_owned())
-        }
+        Lack::Dhcp6 => (
+            "no DHCPv6 server answered",
+            format!("that a DHCPv6 server {knows} by its DUID-LL, 00:03:00:01 and the MAC"),
+        ),
+        Lack::Router => (
+            "no router advertised",
+            "that something advertises on this network (radvd, enable-ra of dnsmasq, a router)".to_owned(),
+        ),
         Lack::LinkLocal => {
             return (
                 format!("no address on the link for {titles}"),
-                "look for another machine with the same MAC, and at the kernel log for what is wrong with IPv6".to_owned(),
+                "look for another machine with the same MAC, and at the kernel log for what is wrong with IPv6"
+                    .to_owned(),
             );
         }
     };

@@ -198,7 +198,12 @@ impl Lab {
         fs::write(file("conf"), configuration).unwrap();
         fs::write(file("leases"), "").unwrap();
         let mut command = Command::new(program);
-        command.args([version, "-f", "-d", "--no-pid", "-cf"]).arg(file("conf")).arg("-lf").arg(file("leases")).arg(end);
+        command
+            .args([version, "-f", "-d", "--no-pid", "-cf"])
+            .arg(file("conf"))
+            .arg("-lf")
+            .arg(file("leases"))
+            .arg(end);
         Server::start(command, &file("log"), "Server starting service")
     }
 

@@ -40,7 +40,8 @@ impl Client {
         self.count_elapsed(now);
         self.requested = now;
         self.state = State::Rebinding { sent: Sent { count: count + 1, again } };
-        let left = end.map_or("never ends".to_owned(), |end| format!("ends in {} s", end.saturating_sub(now).as_secs()));
+        let left =
+            end.map_or("never ends".to_owned(), |end| format!("ends in {} s", end.saturating_sub(now).as_secs()));
         let line = format!("REBIND of {address} sent to any server; the lease {left}");
         vec![Action::Send(self.rebinding_of(address)), Action::Say(Level::Warn, line)]
     }
@@ -73,6 +74,8 @@ impl Client {
     /// The lease's end has come.
     pub(super) fn run_out(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = self.lose("run out");
+        // What they said may have run out with it.
+        self.routers.clear();
         if matches!(self.state, State::Bound | State::Renewing { .. } | State::Rebinding { .. }) {
             actions.extend(self.begin(now));
         }

@@ -21,8 +21,7 @@ pub(super) const INFORM_FIRST: Duration = Duration::from_secs(1);
 pub(super) const INFORM_MAX: Duration = Duration::from_secs(3600);
 /// RFC 8415 section 21.24.
 const SOLICIT_MAX_RANGE: std::ops::RangeInclusive<u32> = 60..=86_400;
-const PARAMETERS: [u16; 6] =
-    [option::DNS, option::SEARCH, option::SNTP, option::NTP, option::NAME, option::BOOT_FILE];
+const PARAMETERS: [u16; 6] = [option::DNS, option::SEARCH, option::SNTP, option::NTP, option::NAME, option::BOOT_FILE];
 
 impl Client {
     pub(super) fn solicitation(&self) -> Message {

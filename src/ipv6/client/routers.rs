@@ -16,11 +16,7 @@ const BETWEEN_SOLICITATIONS: Duration = Duration::from_secs(4);
 const LONGEST: Duration = Duration::from_secs(64);
 
 impl Client {
-    pub(super) fn look_for_link_local(
-        &mut self,
-        addresses: &[(Ipv6Addr, Standing)],
-        now: Duration,
-    ) -> Vec<Action> {
+    pub(super) fn look_for_link_local(&mut self, addresses: &[(Ipv6Addr, Standing)], now: Duration) -> Vec<Action> {
         let own = || addresses.iter().filter(|(address, _)| address.is_unicast_link_local());
         if let Some((address, _)) = own().find(|(_, standing)| *standing == Standing::Ours) {
             self.link_local = Some(*address);
@@ -28,7 +24,8 @@ impl Client {
         }
         match own().find(|(_, standing)| *standing == Standing::Duplicate) {
             Some((address, _)) => {
-                let line = format!("{address}, the link's own address, is in use by another machine: two have one MAC?");
+                let line =
+                    format!("{address}, the link's own address, is in use by another machine: two have one MAC?");
                 vec![self.complain(line)]
             }
             None => Vec::new(),
@@ -45,7 +42,7 @@ impl Client {
     }
 
     pub(super) fn advertised(&mut self, advert: &Advertisement, from: Ipv6Addr, now: Duration) -> Vec<Action> {
-        if matches!(self.state, State::NoCarrier | State::Link) {
+        if matches!(self.state, State::NoCarrier) {
             return vec![Action::Ignore(Ignored::Unexpected)];
         }
         let router = Router { from, advert: advert.clone() };
@@ -71,7 +68,7 @@ impl Client {
         actions
     }
 
-    fn use_routers(&mut self, now: Duration) -> Vec<Action> {
+    pub(super) fn use_routers(&mut self, now: Duration) -> Vec<Action> {
         let any = |says: fn(&Advertisement) -> bool| self.routers.iter().any(|router| says(&router.advert));
         // M makes O redundant (RFC 4861 section 4.2).
         let (managed, other) = (any(|advert| advert.managed), any(|advert| advert.managed || advert.other));
@@ -106,7 +103,8 @@ impl Client {
 /// What a router says, in words.
 fn described(router: &Router) -> String {
     let advert = &router.advert;
-    let prefixes: Vec<String> = advert.prefixes.iter().map(|prefix| format!("{}/{}", prefix.first, prefix.length)).collect();
+    let prefixes: Vec<String> =
+        advert.prefixes.iter().map(|prefix| format!("{}/{}", prefix.first, prefix.length)).collect();
     let prefixes = if prefixes.is_empty() { "no prefix".to_owned() } else { prefixes.join(", ") };
     let servers = match (advert.managed, advert.other) {
         (true, _) => ", servers have addresses",

@@ -30,7 +30,8 @@ fn router(from: &str, prefixes: &[Prefix]) -> Router {
 }
 
 fn association(t1: u32, t2: u32, granted: &[(&str, u32)]) -> Association {
-    let addresses = granted.iter().map(|(address, valid)| Granted { address: ip(address), preferred: *valid, valid: *valid });
+    let addresses =
+        granted.iter().map(|(address, valid)| Granted { address: ip(address), preferred: *valid, valid: *valid });
     let status = Status { code: 0, text: String::new() };
     Association { iaid: 1, t1, t2, addresses: addresses.collect(), status }
 }
