@@ -90,7 +90,7 @@ pub(super) fn sha256(value: &str) -> Result<[u8; 32], String> {
 
 /// A port, and how it gets its address.
 pub(super) fn ip(value: &str) -> Result<Ip, String> {
-    ip::supported(ip::parse(value)?)
+    ip::parse(value)
 }
 
 /// `01-52-54-00-ac-10-01`, as PXELINUX writes it; colons and a missing hardware type are taken too.

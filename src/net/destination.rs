@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::{Ip, Method, Settings};
+use crate::failure::refuse;
 use crate::image;
 use crate::lease::Lease;
 use crate::url::{self, Host};
@@ -47,6 +49,40 @@ impl Destination {
     }
 }
 
+/// Whether the image can be of a family that the port is to have, as far as that is known before anything is asked.
+///
+/// # Errors
+/// It is not.
+pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
+    let Destination::Hosts(hosts) = &settings.destination else { return Ok(()) };
+    let is_6 = |ip: &Ip| match ip.method {
+        Method::None => ip.address.as_ref().is_some_and(|given| given.address.is_ipv6()),
+        Method::Dhcp => false,
+        Method::Dhcp6 | Method::Auto6 | Method::Either6 | Method::Link6 => true,
+    };
+    let brings = |version_6: bool| match settings.ip.as_slice() {
+        // DHCP for IPv4 is what there is where nothing is said.
+        [] => !version_6,
+        lines => lines.iter().any(|ip| is_6(ip) == version_6),
+    };
+    if hosts.iter().any(|host| brings(host.is_ipv6())) {
+        return Ok(());
+    }
+    let words: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    let at = words.join(", ");
+    Err(if hosts.iter().any(IpAddr::is_ipv6) {
+        refuse(
+            format!("the image is at {at}, and no ip= brings up IPv6"),
+            "add ip=either6 (what routers say, and DHCPv6 where they say so), ip=dhcp6, ip=auto6, or an IPv6 address",
+        )
+    } else {
+        refuse(
+            format!("the image is at {at}, and ip= brings up IPv6 only"),
+            "add ip=dhcp or an IPv4 address, or give the image's server by its IPv6 address",
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +104,26 @@ mod tests {
         assert_eq!(of("http://[fd00::1]:8080/i.tar"), Destination::Hosts(vec![ip("fd00::1")]));
         assert_eq!(of("dhcp"), Destination::InLease);
         assert_eq!(cmdline::parse("").config.net.destination, Destination::Anywhere);
+    }
+
+    #[test]
+    fn an_image_of_another_family_is_refused_before_anybody_is_asked() {
+        let why = |url: &str, ip: &str| {
+            let parsed = cmdline::parse(&format!("rootstream.image={url} {ip}"));
+            assert_eq!(parsed.mistakes, Vec::<String>::new());
+            check(&parsed.config.net).map_err(|error| error.to_string()).err().unwrap_or_default()
+        };
+        let (four, six, both) =
+            ("http://10.1.0.1/i.tar", "http://[fd00::1]/i.tar", "http://10.1.0.1/i.tar,http://[fd00::1]/i.tar");
+        for ip in ["", "ip=dhcp", "ip=10.1.0.5:::24::eth0:none"] {
+            assert_eq!(why(six, ip), "the image is at fd00::1, and no ip= brings up IPv6");
+            assert_eq!((why(four, ip), why(both, ip), why("http://m/i.tar", ip)), Default::default());
+        }
+        for ip in ["ip=dhcp6", "ip=eth0:auto6", "ip=either6", "ip=[fd00::5]:::64::eth0:none"] {
+            assert_eq!(why(four, ip), "the image is at 10.1.0.1, and ip= brings up IPv6 only");
+            assert_eq!((why(six, ip), why(both, ip), why("http://m/i.tar", ip)), Default::default());
+        }
+        assert_eq!(why(six, "ip=eth0:dhcp ip=eth1:auto6"), "");
     }
 
     // F15

@@ -2,7 +2,8 @@
 //!
 //! - `link`: ports, addresses and routes, by rtnetlink.
 //! - `packet`: raw sockets that see DHCP replies.
-//! - `arp`: whether somebody has an address already.
+//! - `arp`, `neighbour`: whether somebody has an address already.
+//! - `sysctl`: whether the kernel lets a port have IPv6.
 //! - `firmware`: what servers are told of the machine.
 //! - `statics`: what the administrator says about a port.
 //! - `vlan`, `bond`: what is to be made on top of ports; `stack` makes it.
@@ -28,12 +29,14 @@ mod keep;
 mod link;
 mod lldp;
 pub mod namespace;
+mod neighbour;
 mod packet;
 mod port;
 mod race;
 mod resolve;
 mod stack;
 mod statics;
+mod sysctl;
 mod verdict;
 mod vlan;
 mod wait;
@@ -142,7 +145,7 @@ impl Network {
     pub fn resolver(&self) -> Arc<dyn Resolve> {
         // Those of the command line are part of the lease.
         let search = self.lease.search_list().into_iter().map(str::to_owned).collect();
-        Arc::new(resolve::Dns::new(self.lease.dns.iter().copied(), search))
+        Arc::new(resolve::Dns::new(self.lease.dns.iter().copied(), search, self.lease.address.is_ipv6()))
     }
 
     /// Ends the renewals: the lease is as it will be handed over.
@@ -185,6 +188,7 @@ impl Network {
 /// ports are left as they were found.
 pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
     let started = Instant::now();
+    destination::check(settings)?;
     let links = Links::open().advise("opening rtnetlink", "build the kernel with CONFIG_NET")?;
     let loopback = Loopback::bring_up(&links)?;
     let mut stack = Stack::new(settings);
