@@ -109,7 +109,7 @@ fn router_message(event: u8, options: &[u8]) -> Vec<u8> {
 
 /// A server's answer: the kind and how well it fits by `event`, further options out of the input in front of the others.
 fn answer(event: u8, last: &Message, options: &[u8]) -> Option<Message> {
-    let kind = if event % 2 == 0 { Kind::Advertise } else { Kind::Reply };
+    let kind = if event & 1 == 0 { Kind::Advertise } else { Kind::Reply };
     let mut bytes = Message::new(kind, last.xid).to_bytes();
     bytes.extend(options);
     let number = (event >> 1) % 4;
