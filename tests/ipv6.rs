@@ -36,10 +36,14 @@ fn lab() -> Lab {
     let lab = Lab::new();
     lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
     ip("link set srv0 addrgenmode none").unwrap();
+    own_addresses();
+    lab
+}
+
+fn own_addresses() {
     for own in [MASTER, ROUTER] {
         ip(&format!("addr add {own}/64 dev srv0 nodad")).unwrap();
     }
-    lab
 }
 
 /// What `ip` shows of IPv6: addresses of eth0 without those of the link, and routes by the main table without the link's.
@@ -287,6 +291,65 @@ fn an_address_that_somebody_has_is_declined() {
         assert_eq!(seen(), (Vec::new(), Vec::new()));
     });
     dnsmasq.wait_for_line("DHCPDECLINE(srv0)");
+}
+
+// F1, F10
+#[test]
+fn a_pulled_cable_does_not_cost_the_lease() {
+    let lab = lab();
+    let dnsmasq = lab.dnsmasq("srv0", &["--enable-ra", "--dhcp-range=fd00::100,fd00::1ff,64,1h"]);
+    let mut network = lab.node(|| bring_up(&by(Method::Dhcp6)).unwrap());
+    ip("link set srv0 down").unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    ip("link set srv0 up").unwrap();
+    own_addresses();
+    dnsmasq.wait_for_line("DHCPREBIND(srv0)");
+    lab.node(move || {
+        let started = Instant::now();
+        while lines("ipv6: eth0: lease ").len() < 2 && started.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let first = network.lease.address;
+        network.settle().unwrap();
+        assert_eq!((network.lease.address, &seen().0), (first, &vec![format!("{first}/64")]));
+        assert_eq!(network.lease.routes, [(address("::"), 0, address(ROUTER))]);
+        network.leave().unwrap();
+        assert_eq!(seen(), (Vec::new(), Vec::new()));
+    });
+    dnsmasq.wait_for_line("DHCPRELEASE(srv0)");
+}
+
+#[test]
+fn a_server_without_a_router_gives_an_address_and_no_more() {
+    let program = unpacked("isc-dhcp-server").unwrap().join("usr/sbin/dhcpd");
+    let lab = lab();
+    let _dhcpd = lab.dhcpd6(&program, "srv0", "subnet6 fd00::/64 { range6 fd00::100 fd00::1ff; }");
+    lab.node(|| {
+        let network = bring_up(&by(Method::Dhcp6)).unwrap();
+        let address = network.lease.address;
+        assert_eq!((network.lease.prefix, network.lease.routes.len()), (128, 0));
+        assert_eq!(seen().0, [format!("{address}/128")]);
+        let alone = format!("ipv6: eth0: no router advertises: {address} reaches nothing but itself");
+        assert_eq!(lines("ipv6: eth0: no router"), [alone]);
+        network.leave().unwrap();
+    });
+}
+
+// F15
+#[test]
+fn a_port_of_each_family_is_tried_at_once() {
+    let lab = lab();
+    lab.wire("eth1", "52:54:00:ac:10:02", "srv1", "172.16.1.254/24");
+    let _dnsmasq = lab.dnsmasq("srv1", &["--dhcp-range=172.16.1.10,172.16.1.20,255.255.255.0,1h"]);
+    lab.node(|| {
+        let of = |device: &str, method| Ip { device: Some(device.to_owned()), ..Ip::new(method) };
+        let both = vec![of("eth0", Method::Either6), of("eth1", Method::Dhcp)];
+        let network = bring_up(&Settings { ip: both, ..settings() }).unwrap();
+        assert_eq!((network.port.as_str(), network.lease.address.is_ipv4()), ("eth1", true));
+        assert!(!ports_and_routes().port("eth0").up);
+        assert_eq!(sysctl("accept_ra"), "1");
+        network.leave().unwrap();
+    });
 }
 
 #[test]
