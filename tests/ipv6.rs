@@ -4,12 +4,19 @@
 mod lab;
 
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{Lab, image, lines, ports_and_routes, rehearse, settings};
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, sendto, setsockopt, socket, sockopt,
+};
 use rootstream::failure::Failure;
 use rootstream::net::{Ip, Method, Settings, bring_up};
 use rootstream_lab::faulty::{self, Server};
@@ -291,6 +298,79 @@ fn an_address_that_somebody_has_is_declined() {
         assert_eq!(seen(), (Vec::new(), Vec::new()));
     });
     dnsmasq.wait_for_line("DHCPDECLINE(srv0)");
+}
+
+/// A router that advertises fd00::/64, from this address and with this hop limit, for `valid` seconds, while it is on.
+fn advertise(from: &str, hops: i32, valid: u32) -> Arc<AtomicBool> {
+    let index = if_nametoindex("srv0").unwrap();
+    let place = |text: &str| SockaddrIn6::from(SocketAddrV6::new(text.parse().unwrap(), 0, 0, index));
+    let socket = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::empty(), SockProtocol::IcmpV6).unwrap();
+    setsockopt(&socket, sockopt::Ipv6MulticastHops, &hops).unwrap();
+    bind(socket.as_raw_fd(), &place(from)).unwrap();
+    let valid = valid.to_be_bytes();
+    let prefix = [&[3, 4, 64, 0xc0][..], &valid, &valid, &[0; 4], &[0xfd], &[0; 15]].concat();
+    let message = [&[134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0][..], &prefix].concat();
+    let all = place("ff02::1");
+    let on = Arc::new(AtomicBool::new(true));
+    let switch = on.clone();
+    thread::spawn(move || {
+        loop {
+            if switch.load(Ordering::Relaxed) {
+                let _ = sendto(socket.as_raw_fd(), &message, &all, MsgFlags::empty());
+            }
+            thread::sleep(Duration::from_millis(300));
+        }
+    });
+    on
+}
+
+// F3
+#[test]
+fn what_comes_from_beyond_the_link_is_ignored() {
+    let lab = lab();
+    advertise(ROUTER, 254, 600);
+    advertise(MASTER, 255, 600);
+    lab.node(|| {
+        let error = bring_up(&Settings { dhcp: Duration::from_secs(4), ..by(Method::Auto6) }).unwrap_err();
+        let failure = Failure::from_error(&error);
+        assert_eq!(failure.what, "no router advertised on eth0 (52:54:00:ac:10:01)");
+        let (_, counted) = failure.why.split_once("(ignored: ").expect(&failure.why);
+        let count: u32 = counted.split_once(" from beyond the link)").unwrap().0.parse().unwrap();
+        assert!(count > 10, "of both kinds: {count}");
+    });
+}
+
+// F10
+#[test]
+fn a_prefix_that_is_not_advertised_any_more_ends_and_comes_again() {
+    let lab = lab();
+    let router = advertise(ROUTER, 255, 6);
+    let mut network = lab.node(|| bring_up(&by(Method::Auto6)).unwrap());
+    assert_eq!(network.lease.time, Some(Duration::from_secs(6)));
+    router.store(false, Ordering::Relaxed);
+    lab.node(|| {
+        wait_for(&format!("ipv6: eth0: the lease of {OWN} from {ROUTER} is lost: run out"));
+        wait_for(&format!("net: eth0 (52:54:00:ac:10:01): address {OWN} is taken away"));
+        assert_eq!(seen(), (Vec::new(), Vec::new()));
+    });
+    router.store(true, Ordering::Relaxed);
+    lab.node(move || {
+        wait_for(&format!("net: eth0 (52:54:00:ac:10:01): address {OWN} from now on"));
+        let routes = vec![format!("default via {ROUTER}"), "fd00::/64".to_owned()];
+        assert_eq!(seen(), (vec![format!("{OWN}/64")], routes));
+        network.settle().unwrap();
+        network.leave().unwrap();
+        assert_eq!(seen(), (Vec::new(), Vec::new()));
+    });
+}
+
+/// Waits for a line of the node's, at most 20 s.
+fn wait_for(line: &str) {
+    let started = Instant::now();
+    while lines(line).is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(20), "never: {line}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 // F1, F10
