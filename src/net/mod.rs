@@ -60,6 +60,7 @@ use keep::{Keeper, Kept};
 use link::Links;
 use port::Port;
 use stack::Stack;
+pub use stack::{Device, Kind, Lower};
 pub(crate) use statics::unspecified;
 pub use statics::{Address, Ip, Method, Route};
 pub use vlan::Vlan;
@@ -119,6 +120,23 @@ impl ClientId {
             Self::Bytes(bytes) => Some(bytes.clone()),
         }
     }
+
+    /// The machine and the port with this MAC as DHCPv6 names them: DUID and IAID. What IPv4 is told as RFC 4361 has it is
+    /// told here too; otherwise they are made of the MAC, which is what a site knows of its nodes. The UUID that firmware
+    /// may use instead comes in two byte orders, and with IAIDs of many kinds.
+    pub(crate) fn duid(&self, mac: [u8; 6]) -> (Vec<u8>, u32) {
+        let [_, _, iaid @ ..] = mac;
+        let own = u32::from_be_bytes(iaid);
+        match self {
+            Self::Bytes(bytes) => match bytes.as_slice() {
+                [255, a, b, c, d, duid @ ..] if !duid.is_empty() => {
+                    (duid.to_vec(), u32::from_be_bytes([*a, *b, *c, *d]))
+                }
+                duid => (duid.to_vec(), own),
+            },
+            Self::Mac | Self::None | Self::Duid => ([&[0, 3, 0, 1], &mac[..]].concat(), own),
+        }
+    }
 }
 
 /// A port that is up and configured with a lease, which is renewed in the background.
@@ -132,6 +150,8 @@ pub struct Network {
     pub lease: Lease,
     /// Whether the address is that of the command line.
     pub fixed: bool,
+    /// The VLANs and bonds that the port is made of, itself first.
+    pub devices: Vec<Device>,
     /// What the switch says about the port, or about a port below it.
     pub switch: Option<Neighbour>,
     loopback: Loopback,
@@ -198,7 +218,19 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
             let (port, mac) = (kept.port.name().to_owned(), kept.port.mac());
             say::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
             let lease = kept.lease().clone();
-            Ok(Network { port, mac, lease, fixed, switch, loopback, stack, keeper: Keeper::start(kept), settled: None })
+            let devices = kept.port.devices(&stack);
+            Ok(Network {
+                port,
+                mac,
+                lease,
+                fixed,
+                devices,
+                switch,
+                loopback,
+                stack,
+                keeper: Keeper::start(kept),
+                settled: None,
+            })
         }
         Err(failed) => {
             let (links, error) = *failed;
@@ -282,5 +314,11 @@ mod tests {
         let duid = [255, 0, 0xac, 0x10, 1, 0, 3, 0, 1, 0x52, 0x54, 0, 0xac, 0x10, 1];
         assert_eq!(ClientId::Duid.option(mac).unwrap(), duid);
         assert_eq!(ClientId::Bytes(vec![0, 7]).option(mac).unwrap(), [0, 7]);
+
+        let own = (vec![0, 3, 0, 1, 0x52, 0x54, 0, 0xac, 0x10, 1], 0x00ac_1001);
+        for id in [ClientId::Mac, ClientId::None, ClientId::Duid, ClientId::Bytes(duid.to_vec())] {
+            assert_eq!(id.duid(mac), own, "{id:?}");
+        }
+        assert_eq!(ClientId::Bytes(vec![0, 7]).duid(mac), (vec![0, 7], 0x00ac_1001));
     }
 }

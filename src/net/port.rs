@@ -7,13 +7,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::Settings;
 use super::arp;
 use super::choose::Runner;
 use super::link::{Link, Links};
 use super::lldp::Ear;
 use super::packet::{Frame, Socket};
+use super::stack::Stack;
 use super::statics::Said;
+use super::{Device, Settings};
 use crate::dhcp::client::{Action, Client, Event, Identity};
 use crate::dhcp::wire::{Message, option};
 use crate::dhcp::{Ignored, frame};
@@ -139,6 +140,11 @@ impl Port {
     /// The MTU that the port was found with.
     pub(super) fn mtu(&self) -> u32 {
         self.link.mtu
+    }
+
+    /// What it is made of.
+    pub(super) fn devices(&self, stack: &Stack) -> Vec<Device> {
+        stack.devices(&self.link)
     }
 
     /// We may not bring it up, or not listen on it.
