@@ -126,7 +126,7 @@ fn addresses(port: &Port<'_>, made: bool) -> String {
     let mut text = String::new();
     // Writing into a String cannot fail.
     if let Some(mtu) = lease.mtu {
-        let _ = write!(text, "{}mtu={mtu}\n", if made { "\n[ethernet]\n" } else { "" });
+        let _ = writeln!(text, "{}mtu={mtu}", if made { "\n[ethernet]\n" } else { "" });
     }
     text += "\n[ipv4]\n";
     if lease.address.is_ipv6() {

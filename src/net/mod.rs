@@ -8,7 +8,10 @@
 //! - `statics`: what the administrator says about a port.
 //! - `vlan`, `bond`: what is to be made on top of ports; `stack` makes it.
 //! - `lldp`: what the switch says about a port.
-//! - `port`: one port with its sockets and DHCP client.
+//! - `port`: one port in the race, with the `engine` that gets it a lease.
+//! - `four`: DHCP for IPv4.
+//! - `six`: IPv6, from `routers` and servers; `addresses` has the kernel's verdict on addresses, `switches` keep it from
+//!   configuring the port itself.
 //! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
 //! - `destination`: whether a lease leads to the image.
@@ -19,12 +22,15 @@
 //! - `resolve`: host names, by the lease's servers.
 //! - [`namespace`]: whether this is the machine's own network.
 
+mod addresses;
 mod arp;
 mod bond;
 mod choose;
 mod configure;
 mod destination;
+mod engine;
 mod firmware;
+mod four;
 mod keep;
 mod link;
 mod lldp;
@@ -34,8 +40,11 @@ mod packet;
 mod port;
 mod race;
 mod resolve;
+mod routers;
+mod six;
 mod stack;
 mod statics;
+mod switches;
 mod sysctl;
 mod verdict;
 mod vlan;
@@ -267,7 +276,7 @@ fn win(
 
 /// Gives leases back and takes down the ports that were found down.
 fn put_back(links: &Links, mut ports: Vec<Port>) -> anyhow::Result<()> {
-    let released = ports.iter_mut().filter_map(|port| port.release().then_some(())).count();
+    let released = ports.iter_mut().filter_map(|port| port.release(links).then_some(())).count();
     if released > 0 {
         thread::sleep(LINGER);
     }
