@@ -3,15 +3,14 @@
 //! - `link`: ports, addresses and routes, by rtnetlink.
 //! - `packet`: raw sockets that see DHCP replies.
 //! - `arp`, `neighbour`: whether somebody has an address already.
-//! - `sysctl`: whether the kernel lets a port have IPv6.
 //! - `firmware`: what servers are told of the machine.
 //! - `statics`: what the administrator says about a port.
 //! - `vlan`, `bond`: what is to be made on top of ports; `stack` makes it.
 //! - `lldp`: what the switch says about a port.
 //! - `port`: one port in the race, with the `engine` that gets it a lease.
 //! - `four`: DHCP for IPv4.
-//! - `six`: IPv6, from `routers` and servers; `switches` keep the kernel from configuring the port
-//!   itself.
+//! - `six`: IPv6, from `routers` and servers; `addresses` has the kernel's verdict on addresses, `switches` keep it from
+//!   configuring the port itself.
 //! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
 //! - `destination`: whether a lease leads to the image.
@@ -22,6 +21,7 @@
 //! - `resolve`: host names, by the lease's servers.
 //! - [`namespace`]: whether this is the machine's own network.
 
+mod addresses;
 mod arp;
 mod bond;
 mod choose;
@@ -44,12 +44,12 @@ mod six;
 mod stack;
 mod statics;
 mod switches;
-mod sysctl;
 mod verdict;
 mod vlan;
 mod wait;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -68,6 +68,7 @@ use keep::{Keeper, Kept};
 use link::Links;
 use port::Port;
 use stack::Stack;
+pub use stack::{Device, Kind, Lower};
 pub(crate) use statics::unspecified;
 pub use statics::{Address, Ip, Method, Route};
 pub use vlan::Vlan;
@@ -157,8 +158,12 @@ pub struct Network {
     pub lease: Lease,
     /// Whether the address is that of the command line.
     pub fixed: bool,
+    /// The VLANs and bonds that the port is made of, itself first.
+    pub devices: Vec<Device>,
     /// What the switch says about the port, or about a port below it.
     pub switch: Option<Neighbour>,
+    /// The port's number in the kernel.
+    index: u32,
     loopback: Loopback,
     stack: Stack,
     keeper: Keeper,
@@ -170,7 +175,7 @@ impl Network {
     pub fn resolver(&self) -> Arc<dyn Resolve> {
         // Those of the command line are part of the lease.
         let search = self.lease.search_list().into_iter().map(str::to_owned).collect();
-        Arc::new(resolve::Dns::new(self.lease.dns.iter().copied(), search, self.lease.address.is_ipv6()))
+        Arc::new(resolve::Dns::new(&self.lease.dns, self.index, search, self.lease.address.is_ipv6()))
     }
 
     /// Ends the renewals: the lease is as it will be handed over.
@@ -214,6 +219,9 @@ impl Network {
 pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
     let started = Instant::now();
     destination::check(settings)?;
+    if settings.ip.iter().any(Ip::is_version_6) {
+        switches::check(Path::new(switches::FOLDER))?;
+    }
     let links = Links::open().advise("opening rtnetlink", "build the kernel with CONFIG_NET")?;
     let loopback = Loopback::bring_up(&links)?;
     let mut stack = Stack::new(settings);
@@ -223,7 +231,20 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
             let (port, mac) = (kept.port.name().to_owned(), kept.port.mac());
             say::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
             let lease = kept.lease().clone();
-            Ok(Network { port, mac, lease, fixed, switch, loopback, stack, keeper: Keeper::start(kept), settled: None })
+            let (index, devices) = (kept.port.index(), kept.port.devices(&stack));
+            Ok(Network {
+                port,
+                mac,
+                lease,
+                fixed,
+                devices,
+                switch,
+                index,
+                loopback,
+                stack,
+                keeper: Keeper::start(kept),
+                settled: None,
+            })
         }
         Err(failed) => {
             let (links, error) = *failed;

@@ -11,8 +11,9 @@ use super::four::Four;
 use super::link::{Link, Links};
 use super::lldp::Ear;
 use super::six::Six;
+use super::stack::Stack;
 use super::statics::Said;
-use super::{ClientId, Method, Settings};
+use super::{ClientId, Device, Method, Settings};
 use crate::dhcp::client::Identity;
 use crate::ipv6::client::{self as ipv6, Mode};
 use crate::lease::Lease;
@@ -98,6 +99,11 @@ impl Port {
     /// The MTU that the port was found with.
     pub(super) fn mtu(&self) -> u32 {
         self.link.mtu
+    }
+
+    /// What it is made of.
+    pub(super) fn devices(&self, stack: &Stack) -> Vec<Device> {
+        stack.devices(&self.link)
     }
 
     /// We may not bring it up, or not listen on it.
