@@ -186,8 +186,8 @@ impl Engine for Six {
     fn tick(&mut self, links: &Links, now: Duration) -> Outcome {
         let mut outcome = Outcome::default();
         if self.client.awaits_addresses() && self.next_look <= now {
-            let addresses = addresses::of_port(self.index);
             self.next_look = now + LOOK;
+            let addresses = addresses::of_port(self.index);
             self.step(links, Event::Addresses(&addresses), now, &mut outcome);
         }
         self.step(links, Event::Tick, now, &mut outcome);
