@@ -22,7 +22,7 @@ const SAYING: [&str; 12] = [
     "write!(f, ",
 ];
 /// Where the network's messages come from.
-const FOLDERS: [&str; 4] = ["src/net", "src/dhcp", "src/lldp", "src/modules"];
+const FOLDERS: [&str; 5] = ["src/net", "src/dhcp", "src/ipv6", "src/lldp", "src/modules"];
 /// More such files, beside others.
 const FILES: [&str; 3] = ["src/handover/networkd.rs", "src/handover/network_manager.rs", "src/handover/ifupdown.rs"];
 

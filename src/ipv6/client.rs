@@ -10,12 +10,15 @@
 //! |---|---|---|---|
 //! | NO CARRIER | carrier | - | LINK |
 //! | any | carrier lost | - | NO CARRIER |
+//! | CHECKING | carrier lost | remove | NO CARRIER |
 //! | LINK | the link-local address is ours | ask routers | SOLICITING |
+//! | LINK | the same, and a router was heard | assign | CHECKING |
 //! | LINK | the same, with `dhcp6` | ask routers, SOLICIT | SELECTING |
 //! | LINK | the same, with `link6` | bound | BOUND |
 //! | LINK | the same, a server's lease is kept | ask routers, REBIND | REBINDING |
 //! | LINK | the same within 1 s of the last beginning | - | INIT |
 //! | LINK | the link-local address is another's | - | LINK |
+//! | LINK | advertisement | - | LINK |
 //! | INIT | its time | ask routers | SOLICITING |
 //! | SOLICITING | 4 to 64 s without an advertisement | ask routers | SOLICITING |
 //! | SOLICITING | a prefix to make an address of | assign | CHECKING |
@@ -57,8 +60,8 @@
 //! | REBINDING | the lease's end | lost, remove, ask routers, SOLICIT | SELECTING |
 //! | NO CARRIER | the lease's end | lost, remove | NO CARRIER |
 //! | REQUESTING | leave | RELEASE | NO CARRIER |
-//! | BOUND, of a server | leave | RELEASE | NO CARRIER |
-//! | BOUND | leave | - | NO CARRIER |
+//! | BOUND, of a server | leave | remove, RELEASE | NO CARRIER |
+//! | BOUND | leave | remove | NO CARRIER |
 //!
 //! `assign` puts an address on the port, so that the kernel asks whether somebody has it (RFC 4862 section 5.4);
 //! [`Event::Addresses`] brings its verdict. Routers are asked until one was heard, whatever else goes on. INIT lasts until
@@ -386,9 +389,8 @@ impl Client {
             }
             Event::Carrier => Vec::new(),
             Event::CarrierLost => {
-                self.state = State::NoCarrier;
                 self.asked = None;
-                Vec::new()
+                self.pending().map(|grant| Action::Remove(grant.address)).into_iter().collect()
             }
             Event::Tick => self.tick(now),
             Event::Addresses(addresses) => self.addresses(addresses, now),
@@ -425,7 +427,8 @@ impl Client {
             return self.link_local.map(|own| self.hold(Grant::of_link(own, now), None)).unwrap_or_default();
         }
         self.asked = None;
-        let mut actions = self.ask_routers(now);
+        let heard = !self.routers.is_empty();
+        let mut actions = if heard { Vec::new() } else { self.ask_routers(now) };
         let of_server = self.held.as_ref().is_some_and(|held| matches!(held.grant.giver, Giver::Server(..)));
         if of_server {
             actions.extend(self.rebind(0, now));
@@ -433,6 +436,9 @@ impl Client {
             actions.extend(self.solicit(0, now));
         } else {
             self.state = State::Soliciting;
+            if heard {
+                actions.extend(self.use_routers(now));
+            }
         }
         actions
     }
@@ -535,19 +541,35 @@ impl Client {
         vec![Action::Say(Level::Warn, format!("{why}; starting again in {:.1} s", delay.as_secs_f32()))]
     }
 
+    /// Without carrier from now on; what is on the port, but not ours yet.
+    fn pending(&mut self) -> Option<Grant> {
+        match std::mem::replace(&mut self.state, State::NoCarrier) {
+            State::Checking(pending) | State::Routing(pending) => Some(pending.grant),
+            _ => None,
+        }
+    }
+
     /// Gives back what a server granted, or is about to.
     fn leave(&mut self) -> Vec<Action> {
         self.asked = None;
-        let held = self.held.take().map(|held| held.grant);
-        let grant = match std::mem::replace(&mut self.state, State::NoCarrier) {
-            // The REPLY may be on its way.
-            State::Requesting { offer, .. } => Some((offer.address, Giver::Server(offer.server, offer.from))),
-            State::Checking(pending) | State::Routing(pending) => Some((pending.grant.address, pending.grant.giver)),
-            _ => held.map(|grant| (grant.address, grant.giver)),
+        // The REPLY may be on its way.
+        let offered = match &self.state {
+            State::Requesting { offer, .. } => Some((offer.address, offer.server.clone(), offer.from)),
+            _ => None,
         };
-        let Some((address, Giver::Server(server, from))) = grant else { return Vec::new() };
-        let line = format!("RELEASE of {address} sent to {from}");
-        vec![Action::Send(self.release(address, &server)), Action::Say(Level::Info, line)]
+        let (held, pending) = (self.held.take().map(|held| held.grant), self.pending());
+        let grants: Vec<Grant> = held.into_iter().chain(pending).filter(|grant| grant.giver != Giver::Nobody).collect();
+        // RFC 8415 section 18.2.7: it is not used any more when it is given back.
+        let mut actions: Vec<Action> = grants.iter().map(|grant| Action::Remove(grant.address)).collect();
+        let granted = grants.into_iter().filter_map(|grant| match grant.giver {
+            Giver::Server(server, from) => Some((grant.address, server, from)),
+            _ => None,
+        });
+        for (address, server, from) in granted.chain(offered) {
+            actions.push(Action::Send(self.release(address, &server)));
+            actions.push(Action::Say(Level::Info, format!("RELEASE of {address} sent to {from}")));
+        }
+        actions
     }
 }
 

@@ -24,12 +24,14 @@ use super::trust::{Keys, SignatureFile};
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
+    ("advert", crate::ipv6::fuzzing::advert),
     ("archive", archive),
     ("chunks", chunks),
     ("cmdline", cmdline),
     ("decoders", decoders),
     ("dhcp", crate::dhcp::fuzzing::dhcp),
+    ("dhcp6", crate::ipv6::fuzzing::dhcp6),
     ("ip", crate::cmdline::fuzzing::ip),
     ("lldp", crate::lldp::fuzz),
     ("manifest", manifest),

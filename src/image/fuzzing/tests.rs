@@ -119,6 +119,17 @@ fn no_dhcp_message_at_any_time_makes_the_client_stumble_or_flood() {
     run("dhcp", 15_000);
 }
 
+// F3, F5, F6, F7, F9, F10, F13
+#[test]
+fn no_dhcpv6_message_at_any_time_makes_the_client_stumble_or_flood() {
+    run("dhcp6", 15_000);
+}
+
+#[test]
+fn what_a_router_says_is_something_that_a_port_can_have() {
+    run("advert", 20_000);
+}
+
 #[test]
 fn what_ip_says_is_kept_or_refused() {
     run("ip", 20_000);

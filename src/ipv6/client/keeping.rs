@@ -74,6 +74,8 @@ impl Client {
     /// The lease's end has come.
     pub(super) fn run_out(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = self.lose("run out");
+        // What they said may have run out with it.
+        self.routers.clear();
         if matches!(self.state, State::Bound | State::Renewing { .. } | State::Rebinding { .. }) {
             actions.extend(self.begin(now));
         }

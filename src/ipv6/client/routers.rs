@@ -42,7 +42,7 @@ impl Client {
     }
 
     pub(super) fn advertised(&mut self, advert: &Advertisement, from: Ipv6Addr, now: Duration) -> Vec<Action> {
-        if matches!(self.state, State::NoCarrier | State::Link) {
+        if matches!(self.state, State::NoCarrier) {
             return vec![Action::Ignore(Ignored::Unexpected)];
         }
         let router = Router { from, advert: advert.clone() };
@@ -68,7 +68,7 @@ impl Client {
         actions
     }
 
-    fn use_routers(&mut self, now: Duration) -> Vec<Action> {
+    pub(super) fn use_routers(&mut self, now: Duration) -> Vec<Action> {
         let any = |says: fn(&Advertisement) -> bool| self.routers.iter().any(|router| says(&router.advert));
         // M makes O redundant (RFC 4861 section 4.2).
         let (managed, other) = (any(|advert| advert.managed), any(|advert| advert.managed || advert.other));
