@@ -111,13 +111,19 @@ impl<'a> Listener<'a> {
     /// Until the kernel knows that nobody else has the address, it cannot be used.
     fn wait_until_ours(self, links: &Links) -> anyhow::Result<()> {
         let (started, address) = (Instant::now(), self.address);
-        let mut taken = None;
+        let (mut taken, mut told) = (None, false);
         loop {
             taken = taken.or_else(|| self.taken_by());
             let known = links.addresses_6(self.port.index()).context("asking for the port's addresses")?;
             match known.into_iter().find(|(known, _)| *known == address) {
                 Some((_, Claim::Ours)) => return Ok(()),
-                Some((_, Claim::Asked)) if started.elapsed() < CHECK => thread::sleep(Duration::from_millis(20)),
+                Some((_, Claim::Asked)) if started.elapsed() < CHECK => {
+                    if !told {
+                        say::info!("net: {}: asking whether somebody has {address}", self.port.name());
+                    }
+                    told = true;
+                    thread::sleep(Duration::from_millis(20));
+                }
                 Some((_, Claim::Asked)) => {
                     bail!("the kernel does not know after {} s whether {address} is in use", CHECK.as_secs())
                 }
