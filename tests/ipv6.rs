@@ -4,12 +4,19 @@
 mod lab;
 
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{Lab, image, lines, ports_and_routes, rehearse, settings};
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, sendto, setsockopt, socket, sockopt,
+};
 use rootstream::failure::Failure;
 use rootstream::net::{Ip, Method, Settings, bring_up};
 use rootstream_lab::faulty::{self, Server};
@@ -36,10 +43,14 @@ fn lab() -> Lab {
     let lab = Lab::new();
     lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
     ip("link set srv0 addrgenmode none").unwrap();
+    own_addresses();
+    lab
+}
+
+fn own_addresses() {
     for own in [MASTER, ROUTER] {
         ip(&format!("addr add {own}/64 dev srv0 nodad")).unwrap();
     }
-    lab
 }
 
 /// What `ip` shows of IPv6: addresses of eth0 without those of the link, and routes by the main table without the link's.
@@ -287,6 +298,138 @@ fn an_address_that_somebody_has_is_declined() {
         assert_eq!(seen(), (Vec::new(), Vec::new()));
     });
     dnsmasq.wait_for_line("DHCPDECLINE(srv0)");
+}
+
+/// A router that advertises fd00::/64, from this address and with this hop limit, for `valid` seconds, while it is on.
+fn advertise(from: &str, hops: i32, valid: u32) -> Arc<AtomicBool> {
+    let index = if_nametoindex("srv0").unwrap();
+    let place = |text: &str| SockaddrIn6::from(SocketAddrV6::new(text.parse().unwrap(), 0, 0, index));
+    let socket = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::empty(), SockProtocol::IcmpV6).unwrap();
+    setsockopt(&socket, sockopt::Ipv6MulticastHops, &hops).unwrap();
+    bind(socket.as_raw_fd(), &place(from)).unwrap();
+    let valid = valid.to_be_bytes();
+    let prefix = [&[3, 4, 64, 0xc0][..], &valid, &valid, &[0; 4], &[0xfd], &[0; 15]].concat();
+    let message = [&[134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0][..], &prefix].concat();
+    let all = place("ff02::1");
+    let on = Arc::new(AtomicBool::new(true));
+    let switch = on.clone();
+    thread::spawn(move || {
+        loop {
+            if switch.load(Ordering::Relaxed) {
+                let _ = sendto(socket.as_raw_fd(), &message, &all, MsgFlags::empty());
+            }
+            thread::sleep(Duration::from_millis(300));
+        }
+    });
+    on
+}
+
+// F3
+#[test]
+fn what_comes_from_beyond_the_link_is_ignored() {
+    let lab = lab();
+    advertise(ROUTER, 254, 600);
+    advertise(MASTER, 255, 600);
+    lab.node(|| {
+        let error = bring_up(&Settings { dhcp: Duration::from_secs(4), ..by(Method::Auto6) }).unwrap_err();
+        let failure = Failure::from_error(&error);
+        assert_eq!(failure.what, "no router advertised on eth0 (52:54:00:ac:10:01)");
+        let (_, counted) = failure.why.split_once("(ignored: ").expect(&failure.why);
+        let count: u32 = counted.split_once(" from beyond the link)").unwrap().0.parse().unwrap();
+        assert!(count > 10, "of both kinds: {count}");
+    });
+}
+
+// F10
+#[test]
+fn a_prefix_that_is_not_advertised_any_more_ends_and_comes_again() {
+    let lab = lab();
+    let router = advertise(ROUTER, 255, 6);
+    let mut network = lab.node(|| bring_up(&by(Method::Auto6)).unwrap());
+    assert_eq!(network.lease.time, Some(Duration::from_secs(6)));
+    router.store(false, Ordering::Relaxed);
+    lab.node(|| {
+        wait_for(&format!("ipv6: eth0: the lease of {OWN} from {ROUTER} is lost: run out"));
+        wait_for(&format!("net: eth0 (52:54:00:ac:10:01): address {OWN} is taken away"));
+        assert_eq!(seen(), (Vec::new(), Vec::new()));
+    });
+    router.store(true, Ordering::Relaxed);
+    lab.node(move || {
+        wait_for(&format!("net: eth0 (52:54:00:ac:10:01): address {OWN} from now on"));
+        let routes = vec![format!("default via {ROUTER}"), "fd00::/64".to_owned()];
+        assert_eq!(seen(), (vec![format!("{OWN}/64")], routes));
+        network.settle().unwrap();
+        network.leave().unwrap();
+        assert_eq!(seen(), (Vec::new(), Vec::new()));
+    });
+}
+
+/// Waits for a line of the node's, at most 20 s.
+fn wait_for(line: &str) {
+    let started = Instant::now();
+    while lines(line).is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(20), "never: {line}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+// F1, F10
+#[test]
+fn a_pulled_cable_does_not_cost_the_lease() {
+    let lab = lab();
+    let dnsmasq = lab.dnsmasq("srv0", &["--enable-ra", "--dhcp-range=fd00::100,fd00::1ff,64,1h"]);
+    let mut network = lab.node(|| bring_up(&by(Method::Dhcp6)).unwrap());
+    ip("link set srv0 down").unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    ip("link set srv0 up").unwrap();
+    own_addresses();
+    dnsmasq.wait_for_line("DHCPREBIND(srv0)");
+    lab.node(move || {
+        let started = Instant::now();
+        while lines("ipv6: eth0: lease ").len() < 2 && started.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let first = network.lease.address;
+        network.settle().unwrap();
+        assert_eq!((network.lease.address, &seen().0), (first, &vec![format!("{first}/64")]));
+        assert_eq!(network.lease.routes, [(address("::"), 0, address(ROUTER))]);
+        network.leave().unwrap();
+        assert_eq!(seen(), (Vec::new(), Vec::new()));
+    });
+    dnsmasq.wait_for_line("DHCPRELEASE(srv0)");
+}
+
+#[test]
+fn a_server_without_a_router_gives_an_address_and_no_more() {
+    let program = unpacked("isc-dhcp-server").unwrap().join("usr/sbin/dhcpd");
+    let lab = lab();
+    let _dhcpd = lab.dhcpd6(&program, "srv0", "subnet6 fd00::/64 { range6 fd00::100 fd00::1ff; }");
+    lab.node(|| {
+        let network = bring_up(&by(Method::Dhcp6)).unwrap();
+        let address = network.lease.address;
+        assert_eq!((network.lease.prefix, network.lease.routes.len()), (128, 0));
+        assert_eq!(seen().0, [format!("{address}/128")]);
+        let alone = format!("ipv6: eth0: no router advertises: {address} reaches nothing but itself");
+        assert_eq!(lines("ipv6: eth0: no router"), [alone]);
+        network.leave().unwrap();
+    });
+}
+
+// F15
+#[test]
+fn a_port_of_each_family_is_tried_at_once() {
+    let lab = lab();
+    lab.wire("eth1", "52:54:00:ac:10:02", "srv1", "172.16.1.254/24");
+    let _dnsmasq = lab.dnsmasq("srv1", &["--dhcp-range=172.16.1.10,172.16.1.20,255.255.255.0,1h"]);
+    lab.node(|| {
+        let of = |device: &str, method| Ip { device: Some(device.to_owned()), ..Ip::new(method) };
+        let both = vec![of("eth0", Method::Either6), of("eth1", Method::Dhcp)];
+        let network = bring_up(&Settings { ip: both, ..settings() }).unwrap();
+        assert_eq!((network.port.as_str(), network.lease.address.is_ipv4()), ("eth1", true));
+        assert!(!ports_and_routes().port("eth0").up);
+        assert_eq!(sysctl("accept_ra"), "1");
+        network.leave().unwrap();
+    });
 }
 
 #[test]

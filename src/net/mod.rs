@@ -9,8 +9,8 @@
 //! - `lldp`: what the switch says about a port.
 //! - `port`: one port in the race, with the `engine` that gets it a lease.
 //! - `four`: DHCP for IPv4.
-//! - `six`: IPv6, from `routers` and servers; `switches` keep the kernel from configuring the port
-//!   itself.
+//! - `six`: IPv6, from `routers` and servers; `addresses` has the kernel's verdict on addresses, `switches` keep it from
+//!   configuring the port itself.
 //! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
 //! - `destination`: whether a lease leads to the image.
@@ -21,6 +21,7 @@
 //! - `resolve`: host names, by the lease's servers.
 //! - [`namespace`]: whether this is the machine's own network.
 
+mod addresses;
 mod arp;
 mod bond;
 mod choose;

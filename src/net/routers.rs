@@ -37,12 +37,7 @@ impl RouterSocket {
     /// Opens one on the port of this name and index.
     pub(super) fn open(name: &str, index: u32) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = match socket(AddressFamily::Inet6, SockType::Raw, flags, SockProtocol::IcmpV6) {
-            Err(Errno::EAFNOSUPPORT) => {
-                return Err(io::Error::other("this kernel has no IPv6, or ipv6.disable=1 switched it off"));
-            }
-            opened => opened?,
-        };
+        let fd = socket(AddressFamily::Inet6, SockType::Raw, flags, SockProtocol::IcmpV6)?;
         setsockopt(&fd, sockopt::BindToDevice, &name.into())?;
         setsockopt(&fd, sockopt::Ipv6RecvHopLimit, &true)?;
         setsockopt(&fd, sockopt::Ipv6MulticastHops, &UNROUTED)?;

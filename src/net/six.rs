@@ -7,14 +7,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use super::addresses;
 use super::engine::{Engine, Lack, Outcome};
 use super::four::{counted, listed};
-use super::link::{Claim, Link, Links};
+use super::link::{Link, Links};
 use super::routers::RouterSocket;
 use super::switches::{self, Switches};
 use crate::dhcp::Ignored;
 use crate::ipv6::advert::Advertisement;
-use crate::ipv6::client::{Action, Client, Event, Identity, Missing, Standing};
+use crate::ipv6::client::{Action, Client, Event, Identity, Missing};
 use crate::ipv6::wire::{Kind, Message};
 use crate::lease::Lease;
 use crate::random;
@@ -174,14 +175,6 @@ impl Six {
     }
 }
 
-fn standing(claim: Claim) -> Standing {
-    match claim {
-        Claim::Asked => Standing::Tentative,
-        Claim::Refused => Standing::Duplicate,
-        Claim::Ours => Standing::Ours,
-    }
-}
-
 impl Engine for Six {
     fn carrier(&mut self, links: &Links, carrier: bool, now: Duration) -> Outcome {
         let mut outcome = Outcome::default();
@@ -194,14 +187,8 @@ impl Engine for Six {
         let mut outcome = Outcome::default();
         if self.client.awaits_addresses() && self.next_look <= now {
             self.next_look = now + LOOK;
-            match links.addresses_6(self.index) {
-                Ok(claims) => {
-                    let addresses: Vec<_> =
-                        claims.into_iter().map(|(address, claim)| (address, standing(claim))).collect();
-                    self.step(links, Event::Addresses(&addresses), now, &mut outcome);
-                }
-                Err(error) => say::debug!("net: {}: asking for the port's addresses: {error}", self.name),
-            }
+            let addresses = addresses::of_port(self.index);
+            self.step(links, Event::Addresses(&addresses), now, &mut outcome);
         }
         self.step(links, Event::Tick, now, &mut outcome);
         outcome
