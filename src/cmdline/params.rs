@@ -161,7 +161,7 @@ pub const PARAMS: &[Param] = &[
         group: "Network",
         value: "NET/MASK:[GATEWAY][:DEVICE]",
         default: "the lease's",
-        meaning: "a route beside the lease's, or in place of its route to the same network, IPv6 in brackets: `[fd01::]/48:[fd00::1]`; without a gateway the network is on the link; for the port DEVICE, if that is the one that the boot takes. May be given several times",
+        meaning: "a route beside the lease's, or in place of its route to the same network, IPv6 in brackets: `[fd01::]/48:[fd00::1]`; without a gateway the network is on the link; for the port DEVICE, if that is the one that the boot takes and it has addresses of that family. May be given several times",
         set: |config, value| route::parse(value).map(|route| config.net.routes.push(route)),
     },
     Param {

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::link::Links;
+use super::link::{Claim, Links};
+use super::neighbour;
 use super::packet::Socket;
 use super::port::Port;
 use super::switches::{self, Switches};
-use super::{addresses, neighbour};
 use crate::failure::refuse;
-use crate::ipv6::client::Standing;
 use crate::lease::Lease;
 use crate::mac::Mac;
 use crate::say;
@@ -65,7 +64,7 @@ fn try_apply(links: &Links, port: &Port, lease: &Lease, changes: &mut Changes) -
         changes.address = Some((address, prefix));
     }
     if let Some(listener) = listener {
-        listener.wait_until_ours()?;
+        listener.wait_until_ours(links)?;
     }
     for route in &lease.routes {
         let (to, width, gateway) = *route;
@@ -110,18 +109,25 @@ impl<'a> Listener<'a> {
     }
 
     /// Until the kernel knows that nobody else has the address, it cannot be used.
-    fn wait_until_ours(self) -> anyhow::Result<()> {
+    fn wait_until_ours(self, links: &Links) -> anyhow::Result<()> {
         let (started, address) = (Instant::now(), self.address);
-        let mut taken = None;
+        let (mut taken, mut told) = (None, false);
         loop {
             taken = taken.or_else(|| self.taken_by());
-            match addresses::of_port(self.port.index()).into_iter().find(|(known, _)| *known == address) {
-                Some((_, Standing::Ours)) => return Ok(()),
-                Some((_, Standing::Tentative)) if started.elapsed() < CHECK => thread::sleep(Duration::from_millis(20)),
-                Some((_, Standing::Tentative)) => {
+            let known = links.addresses_6(self.port.index()).context("asking for the port's addresses")?;
+            match known.into_iter().find(|(known, _)| *known == address) {
+                Some((_, Claim::Ours)) => return Ok(()),
+                Some((_, Claim::Asked)) if started.elapsed() < CHECK => {
+                    if !told {
+                        say::info!("net: {}: asking whether somebody has {address}", self.port.name());
+                    }
+                    told = true;
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Some((_, Claim::Asked)) => {
                     bail!("the kernel does not know after {} s whether {address} is in use", CHECK.as_secs())
                 }
-                Some((_, Standing::Duplicate)) => return Err(in_use(address, self.port, taken)),
+                Some((_, Claim::Refused)) => return Err(in_use(address, self.port, taken)),
                 None => bail!("the kernel has taken {address} away again"),
             }
         }

@@ -205,7 +205,9 @@ impl Said {
     /// A lease, with what the command line knows better.
     pub(super) fn amend(&self, mut lease: Lease) -> Lease {
         let own = self.ip.address.iter().flat_map(Address::routes);
-        let more = self.routes.iter().map(|route| (route.to.0, route.to.1, route.gateway));
+        // Those of the other family are for ports that have it.
+        let fits = |route: &&Route| route.gateway.is_ipv4() == lease.address.is_ipv4();
+        let more = self.routes.iter().filter(fits).map(|route| (route.to.0, route.to.1, route.gateway));
         let routes: Vec<_> = own.chain(more).collect();
         lease.routes.retain(|(to, width, _)| routes.iter().all(|route| (route.0, route.1) != (*to, *width)));
         lease.routes.extend(routes);
@@ -274,6 +276,11 @@ mod tests {
         let routes: Vec<String> = lease.routes.iter().map(|(to, width, by)| format!("{to}/{width} {by}")).collect();
         assert_eq!(routes, ["0.0.0.0/0 10.0.0.1", "10.9.0.0/16 10.0.0.7"]);
         assert_eq!(said("ip=dhcp", "eth0").unwrap().lease(), None);
+        let both = "ip=[fd00::5]::[fe80::1]:64::eth0:none:[fd00::2] rd.route=10.9.0.0/16:10.0.0.7 rd.route=[fd09::]/16:[fd00::7]";
+        let lease = said(both, "eth0").unwrap().lease().unwrap();
+        let routes: Vec<String> = lease.routes.iter().map(|(to, width, by)| format!("{to}/{width} {by}")).collect();
+        assert_eq!(routes, ["::/0 fe80::1", "fd09::/16 fd00::7"]);
+        assert_eq!((lease.server.to_string(), lease.dns[0].to_string()), ("::".to_owned(), "fd00::2".to_owned()));
     }
 
     #[test]
