@@ -11,7 +11,6 @@
 
 mod vm;
 
-use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,10 +22,12 @@ use rootstream_lab::faulty::{self, head};
 use rootstream_lab::machine::Machine;
 use rootstream_lab::network::tap_with;
 use rootstream_lab::node::{CableEnd, Node};
-use rootstream_lab::packages::build_dir;
-use rootstream_lab::switch::{Firmware, Mode};
+use rootstream_lab::switch::Mode;
 use rootstream_lab::transcript::Transcript;
-use vm::{Boot, IMAGE, MAC, dhcp, generic_kernel, in_private_network, seconds, serve_small_image, small_image};
+use vm::{
+    Boot, IMAGE, MAC, dhcp, generic_kernel, in_private_network, seconds, serve_small_image, small_image,
+    switch_firmware,
+};
 
 const SECOND_MAC: &str = "52:54:00:ac:10:02";
 
@@ -239,7 +240,7 @@ impl Switched {
     fn boot(&self, parameters: &str) -> Boot {
         let mut node = Node::new("n1").memory(512);
         for (cable, mac) in self.cables.iter().zip([MAC, SECOND_MAC]) {
-            node = node.cable("virtio-net-pci", *cable, mac);
+            node = node.cable("e1000e", *cable, mac);
         }
         Boot::start(node, (&self.kernel.0, &self.kernel.1), &format!("{IMAGE} {parameters}"))
     }
@@ -248,9 +249,7 @@ impl Switched {
 /// Runs `work` where the master's `tap0` leads to a switch, which has cables for this many ports of a node.
 fn behind_a_switch(mode: Mode, ports: u8, work: impl FnOnce(&Switched) + Send) {
     let kernel = generic_kernel(None);
-    let folder = build_dir().join("lab/switch");
-    fs::create_dir_all(&folder).unwrap();
-    let firmware = Firmware::make(&folder).unwrap();
+    let firmware = switch_firmware();
     in_private_network(move || {
         let (switch_ends, node_ends): (Vec<_>, Vec<_>) = (0..ports).map(CableEnd::pair).unzip();
         let (logs, transcript) = (tempfile::tempdir().unwrap(), Transcript::default());

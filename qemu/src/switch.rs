@@ -13,6 +13,8 @@ use crate::node::{CableEnd, Node};
 use crate::transcript::Transcript;
 
 const NAME: &str = "switch";
+/// Ports are bonded at a known speed only.
+const CARD: &str = "virtio-net-pci,speed=1000,duplex=full";
 const MEMORY_MIB: u32 = 256;
 /// Where its programs are, in Debian's package busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
@@ -104,7 +106,7 @@ impl Firmware {
         let cmdline = format!("console=ttyS0,115200 quiet panic=-1 switch_lacp={lacp} switch_vlan={vlan}");
         let mut node = Node::new(NAME).memory(MEMORY_MIB).nic(uplink, "52:54:00:ac:10:f0");
         for (number, cable) in cables.iter().enumerate() {
-            node = node.cable("virtio-net-pci", *cable, &format!("52:54:00:ac:10:f{:x}", number.saturating_add(1)));
+            node = node.cable(CARD, *cable, &format!("52:54:00:ac:10:f{:x}", number.saturating_add(1)));
         }
         let mut machine = node.direct(&self.kernel, &self.initramfs, &cmdline).power_on(folder, transcript)?;
         machine.wait_for("switch: ready")?;

@@ -3,12 +3,13 @@
 // Each test program uses its part.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use rootstream_lab::bound::Bound;
@@ -19,6 +20,7 @@ use rootstream_lab::namespace::enter_private_network;
 use rootstream_lab::network::tap_with;
 use rootstream_lab::node::Node;
 use rootstream_lab::packages::build_dir;
+use rootstream_lab::switch::Firmware;
 use rootstream_lab::transcript::Transcript;
 use tempfile::TempDir;
 
@@ -188,9 +190,26 @@ pub(crate) fn bootstrap() -> (&'static Path, &'static Path) {
 /// Debian's kernel for every machine, with an initramfs in which this list of modules is, or the list that comes with
 /// rootstream. To be called where the network is.
 pub(crate) fn generic_kernel(modules: Option<&str>) -> (PathBuf, PathBuf) {
+    // One test makes it, and others that run at the same time wait for that.
+    static MADE: Mutex<BTreeMap<&str, (PathBuf, PathBuf)>> = Mutex::new(BTreeMap::new());
     bootstrap();
     let name = if modules.is_some() { "generic-own" } else { "generic" };
-    generic::bootstrap(Path::new(COMPANION), Path::new(AGENT), &build_dir().join("lab").join(name), modules).unwrap()
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let make = || {
+        let folder = build_dir().join("lab").join(name);
+        generic::bootstrap(Path::new(COMPANION), Path::new(AGENT), &folder, modules).unwrap()
+    };
+    made.entry(name).or_insert_with(make).clone()
+}
+
+/// The kernel and the initramfs of switches. To be called where the network is.
+pub(crate) fn switch_firmware() -> &'static Firmware {
+    static MADE: OnceLock<Firmware> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let folder = build_dir().join("lab/switch");
+        fs::create_dir_all(&folder).unwrap();
+        Firmware::make(&folder).unwrap()
+    })
 }
 
 /// The last file of a folder, by name, whose name is a wanted one.
@@ -205,7 +224,15 @@ pub(crate) fn make(target: &str) -> String {
     let mut make = Command::new("make");
     make.current_dir(env!("CARGO_MANIFEST_DIR")).args(target.split(' ')).stdout(Stdio::piped());
     // Of the make that runs this test, when there is one.
-    let mut child = make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").spawn().unwrap();
+    make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
+    // What cargo says about this test would make ring, and all that needs it, be built again: its build script looks
+    // at that.
+    let of_this_test =
+        |name: &str| name == "CARGO" || name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars().filter(|(name, _)| of_this_test(name)) {
+        make.env_remove(name);
+    }
+    let mut child = make.spawn().unwrap();
     let mut output = String::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
