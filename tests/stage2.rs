@@ -26,8 +26,10 @@ use rootstream_lab::machine::Machine;
 use rootstream_lab::node::Node;
 use rootstream_lab::packages::build_dir;
 use rootstream_lab::ssh;
+use rootstream_lab::switch::Mode;
 use rootstream_lab::transcript::Transcript;
 use tempfile::TempDir;
+use vm::switched::behind_a_switch;
 use vm::{COMPANION, IMAGE, MAC, dhcp, generic_kernel, in_private_network, lines_of_failure, make, serve};
 
 const ADDRESS: &str = "172.16.0.1";
@@ -78,6 +80,19 @@ fn systemd_networkd_keeps_an_address_of_the_command_line() {
         let node = Debian::boot(node, (&kernel, &initramfs), &parameters);
         networkd_keeps(node, "eth0");
     });
+}
+
+// F17
+#[test]
+fn systemd_networkd_keeps_the_address_of_a_vlan() {
+    networkd_keeps_behind_a_switch(Mode::Trunk(5), 1, "vlan=vlan5:eth0", "vlan5");
+}
+
+// F17
+#[test]
+fn systemd_networkd_keeps_the_address_of_a_bond() {
+    let bond = "bond=bond0:eth0,eth1:mode=802.3ad,miimon=100,lacp_rate=fast";
+    networkd_keeps_behind_a_switch(Mode::Lacp, 2, bond, "bond0");
 }
 
 // F63
@@ -142,6 +157,18 @@ fn stage_2_keeps_its_lease(masked: &[&str], written: &str) {
         node.assert_one_address("eth0");
         session.check(&node.machine);
         println!("{} s with ssh open, {} ACKs", started.elapsed().as_secs(), acks());
+    });
+}
+
+/// Boots the image behind a switch, with what it needs there made by stage 1.
+fn networkd_keeps_behind_a_switch(mode: Mode, ports: u8, parameters: &str, port: &str) {
+    let image = fs::read(image()).unwrap();
+    let overlay = masking(&["NetworkManager", "networking"]);
+    behind_a_switch(mode, ports, |switched| {
+        let _dhcp = dhcp();
+        let _http = serve_image(image, overlay, Duration::ZERO);
+        let node = switched.node("e1000e").memory(2048);
+        networkd_keeps(Debian::boot(node, switched.kernel(), parameters), port);
     });
 }
 

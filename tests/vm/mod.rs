@@ -3,6 +3,8 @@
 // Each test program uses its part.
 #![allow(dead_code)]
 
+pub(crate) mod switched;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -130,15 +132,20 @@ const INIT: &str = r#"#!/bin/sh
 say() { while read -r line; do echo "stage 2: $line"; done; }
 busybox ip -o addr show scope global | say
 for bond in /proc/net/bonding/*; do [ ! -e "$bond" ] || busybox cat "$bond" | say; done
-busybox wget -q -O - "http://172.16.0.254/hello" 2>&1 | say
+master=$(busybox sed -n 's,.*rootstream.image=http://\([^/]*\)/.*,\1,p' /proc/cmdline)
+busybox wget -q -O - "http://$master/hello" 2>&1 | say
 echo "stage 2: done"
 busybox poweroff -f
 "#;
 
-/// Serves the [`small_image`], and what its init asks for.
+/// Serves the [`small_image`], and what its init asks for, on the master's address.
 pub(crate) fn serve_small_image() -> Server {
+    serve_small_image_at("172.16.0.254:80".parse().unwrap())
+}
+
+/// The same on another one.
+pub(crate) fn serve_small_image_at(address: SocketAddr) -> Server {
     let image = small_image();
-    let address = SocketAddr::from(([172, 16, 0, 254], 80));
     Server::start_at(address, move |request, stream| {
         let body = if request.path == "/hello" { b"hello from the master\n" } else { image.as_slice() };
         answer(stream, "200 OK", &[], body)
