@@ -11,6 +11,7 @@ use crate::{lldp, sys};
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
+const ETH_P_IPV6: u16 = 0x86dd;
 /// `TP_STATUS_CSUMNOTREADY` of linux/if_packet.h: the sender left the checksum to its NIC.
 const CHECKSUM_NOT_READY: u32 = 1 << 3;
 /// `TP_STATUS_VLAN_VALID`: the frame came with a VLAN tag.
@@ -71,6 +72,11 @@ impl Socket {
     /// Opens a socket for ARP on the port with this kernel index.
     pub(super) fn arp(port_index: u32) -> io::Result<Self> {
         Self::bind(unbound()?, port_index, ETH_P_ARP)
+    }
+
+    /// Opens a socket for what says who has an IPv6 address on the port with this kernel index.
+    pub(super) fn neighbours(port_index: u32) -> io::Result<Self> {
+        Self::bind(unbound()?, port_index, ETH_P_IPV6)
     }
 
     /// Opens a socket for LLDP on the port with this kernel index.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use super::packet::{Frame, Socket};
 use super::statics::Said;
 use crate::dhcp::client::{Action, Client, Event, Identity};
 use crate::dhcp::wire::{Message, option};
-use crate::dhcp::{Ignored, Lease, frame};
+use crate::dhcp::{Ignored, frame};
+use crate::lease::Lease;
 use crate::lldp::Neighbour;
 use crate::mac::Mac;
 use crate::random;
@@ -89,7 +90,7 @@ impl Port {
         };
         // A server answers INFORM to the address, and asks by ARP who has it.
         let address = identity.fixed.filter(|(address, prefix)| {
-            let added = links.add_address(link.index, *address, *prefix);
+            let added = links.add_address(link.index, IpAddr::V4(*address), *prefix);
             added.unwrap_or_else(|error| {
                 say::warn!("net: {}: adding address {address}/{prefix}: {error}", link.name);
                 false
@@ -177,7 +178,7 @@ impl Port {
     pub(super) fn lease(&self) -> Option<Lease> {
         let lease = match self.said.lease() {
             Some(lease) => self.first_carrier.map(|_| lease),
-            None => self.client.lease().map(|lease| self.said.amend(lease.clone())),
+            None => self.client.lease().map(|lease| self.said.amend(lease.clone().widened())),
         };
         lease.map(|lease| Lease { granted: Some(self.granted), ..lease })
     }
@@ -288,7 +289,7 @@ impl Port {
     pub(super) fn put_back(&self, links: &Links) -> io::Result<()> {
         let index = self.link.index;
         if let Some((address, prefix)) = self.address {
-            links.delete_address(index, address, prefix)?;
+            links.delete_address(index, IpAddr::V4(address), prefix)?;
         }
         let own = self.link.mac.filter(|own| *own != self.mac);
         if self.link.up && own.is_none() {
