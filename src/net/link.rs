@@ -21,7 +21,7 @@ use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::{Handle, LinkBond, LinkMessageBuilder, LinkUnspec, LinkVlan};
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Bond, BondOption};
+use super::Bond;
 
 /// The kernel answers in microseconds, but for drivers that load firmware when they are brought up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -204,10 +204,9 @@ fn is_new(added: io::Result<()>) -> io::Result<bool> {
 
 /// The message that makes a bond.
 fn bond_message(bond: &Bond) -> LinkMessage {
-    let options = bond.options.iter().filter_map(|option| match option {
-        BondOption::Attribute(number, value) => Some(InfoBond::Other(DefaultNla::new(*number, value.clone()))),
-        // It is set when the port is there.
-        BondOption::Primary(_) => None,
+    let options = bond.options.iter().filter_map(|option| {
+        let (number, value) = option.attribute.clone()?;
+        Some(InfoBond::Other(DefaultNla::new(number, value)))
     });
     let builder = LinkBond::new(&bond.name).set_info_data(InfoData::Bond(options.collect()));
     match bond.mtu {
@@ -309,6 +308,7 @@ mod tests {
     use netlink_packet_route::link::{BondLacpRate, BondMode, BondXmitHashPolicy};
     use rtnetlink::packet_core::Emitable;
 
+    use super::super::BondOption;
     use super::*;
 
     fn bytes(message: &LinkMessage) -> Vec<u8> {
