@@ -52,16 +52,19 @@ fn a_card_boots(model: &str, driver: &str) {
     });
 }
 
+// F63
 #[test]
 fn an_e1000_boots() {
     a_card_boots("e1000", "e1000");
 }
 
+// F63
 #[test]
 fn an_e1000e_boots() {
     a_card_boots("e1000e", "e1000e");
 }
 
+// F63
 #[test]
 fn a_virtio_card_boots() {
     a_card_boots("virtio-net-pci", "virtio_net");
@@ -179,6 +182,7 @@ fn a_vlan_on_a_trunk_boots() {
     });
 }
 
+// F2
 #[test]
 fn without_the_vlan_a_trunk_s_dhcp_server_is_not_heard_and_the_failure_says_so() {
     behind_a_switch(Mode::Trunk(5), 1, |switched| {

@@ -48,7 +48,7 @@ from = "files/patience.conf"
 to = "/etc/systemd/system.conf.d/patience.conf"
 "#;
 
-// F17
+// F10, F17
 #[test]
 fn systemd_networkd_goes_on_with_the_lease() {
     stage_2_keeps_its_lease(&["NetworkManager", "networking"], "/run/systemd/network/zz-rootstream.network");
