@@ -234,8 +234,9 @@ pub(crate) fn make(target: &str) -> String {
     make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
     // What cargo says about this test would make ring, and all that needs it, be built again: its build script looks
     // at that.
-    let of_this_test =
-        |name: &str| name == "CARGO" || name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    let of_this_test = |name: &str| {
+        ["CARGO", "OUT_DIR"].contains(&name) || name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
     for (name, _) in std::env::vars().filter(|(name, _)| of_this_test(name)) {
         make.env_remove(name);
     }
