@@ -103,7 +103,10 @@ fn made(port: &Port<'_>, device: &Device, owner: Option<&Device>) -> String {
             format!("type=vlan\ninterface-name={name}\n{member}{PRIORITY}\n[vlan]\nid={id}\nparent={parent}\n")
         }
         Kind::Bond(options, mtu) => {
-            let primary = device.on.iter().find(|lower| lower.primary).map(|lower| format!("primary={}\n", lower.name));
+            // NetworkManager knows a primary port in this mode only, and refuses the profile in others.
+            let has_primary = options.iter().any(|option| option.name == "mode" && option.value == "active-backup");
+            let primary = device.on.iter().find(|lower| lower.primary && has_primary);
+            let primary = primary.map(|lower| format!("primary={}\n", lower.name));
             let known = options.iter().filter(|option| !["primary", "missed_max"].contains(&option.name));
             let options: String =
                 known.map(|option| format!("{}={}\n", option.name, option.value.replace(';', ","))).collect();

@@ -40,7 +40,7 @@ pub(super) fn files(root: &Path, port: &Port<'_>) -> Vec<File> {
         Way::Static => fixed(&mut text, port),
     }
     let mut files = vec![File::new(&format!("{FOLDER}/zz-rootstream.network"), text)];
-    files.extend(stacked::networkd(port.devices, by_mac(true, version)));
+    files.extend(stacked::networkd(port, by_mac(true, version)));
     files
 }
 
@@ -88,24 +88,41 @@ fn dhcp6(text: &mut String, port: &Port<'_>, version: u32) {
 /// Who the node is for DHCPv6 servers.
 fn duid(port: &Port<'_>, version: u32) -> String {
     let (duid, iaid) = port.duid();
-    let Some(([high, low], rest)) = duid.split_first_chunk::<2>() else { return String::new() };
-    let same = format!("DUIDType={}\nDUIDRawData={}\n", u16::from_be_bytes([*high, *low]), hex(rest));
+    let Some(same) = identifier(&duid) else {
+        say::warn!("hand-over: systemd-networkd cannot send the DUID of rootstream.clientid=: it sends one of its own");
+        return "\n[DHCPv6]\n".to_owned();
+    };
     let before = if version < OWN_DUID { format!("\n[DHCPv4]\n{same}IAID={iaid}\n") } else { String::new() };
     let own = if version < OWN_DUID { String::new() } else { same };
     format!("{before}\n[DHCPv6]\n{own}IAID={iaid}\n")
 }
 
+/// A DUID for systemd, which knows four types of it (RFC 8415 section 11), by their names.
+fn identifier(duid: &[u8]) -> Option<String> {
+    let ([high, low], rest) = duid.split_first_chunk::<2>()?;
+    let kind = match u16::from_be_bytes([*high, *low]) {
+        1 => "link-layer-time",
+        2 => "vendor",
+        3 => "link-layer",
+        4 => "uuid",
+        _ => return None,
+    };
+    Some(format!("DUIDType={kind}\nDUIDRawData={}\n", hex(rest)))
+}
+
 /// What systemd-networkd can send as option 61: 01 and the MAC, or ff, an IAID and a DUID.
 fn identity(port: &Port<'_>) -> String {
     let own = port.client_id.option(port.mac);
-    match own.as_deref() {
-        Some([1, mac @ ..]) if *mac == port.mac => "ClientIdentifier=mac\n".to_owned(),
-        Some([255, a, b, c, d, kind_high, kind, rest @ ..]) => {
-            let iaid = u32::from_be_bytes([*a, *b, *c, *d]);
-            let kind = u16::from_be_bytes([*kind_high, *kind]);
-            format!("ClientIdentifier=duid\nIAID={iaid}\nDUIDType={kind}\nDUIDRawData={}\n", hex(rest))
+    let with_duid = match own.as_deref() {
+        Some([255, a, b, c, d, duid @ ..]) => {
+            identifier(duid).map(|duid| format!("IAID={}\n{duid}", u32::from_be_bytes([*a, *b, *c, *d])))
         }
-        other => {
+        _ => None,
+    };
+    match (own, with_duid) {
+        (Some(own), _) if own.split_first() == Some((&1, &port.mac[..])) => "ClientIdentifier=mac\n".to_owned(),
+        (_, Some(duid)) => format!("ClientIdentifier=duid\n{duid}"),
+        (other, None) => {
             let sent = if other.is_some() { "what rootstream.clientid= says" } else { "no client identifier" };
             say::warn!("hand-over: systemd-networkd cannot send {sent}: the server sees 01 and the MAC in stage 2");
             "ClientIdentifier=mac\n".to_owned()
@@ -186,7 +203,7 @@ mod tests {
              [DHCPv4] ClientIdentifier=mac UseHostname=no"
         );
         let duid = text(252, &port(&lease, &ClientId::Duid));
-        let expected = "ClientIdentifier=duid IAID=11276289 DUIDType=3 DUIDRawData=00:01:52:54:00:ac:10:01";
+        let expected = "ClientIdentifier=duid IAID=11276289 DUIDType=link-layer DUIDRawData=00:01:52:54:00:ac:10:01";
         assert!(duid.contains(expected), "{duid}");
         for other in [ClientId::None, ClientId::Bytes(vec![0, 7])] {
             assert!(text(252, &port(&lease, &other)).contains("ClientIdentifier=mac"));
@@ -228,11 +245,12 @@ mod tests {
         assert_eq!(
             bound,
             "[Match] PermanentMACAddress=52:54:00:ac:10:01 [Network] DHCP=ipv6 IPv6AcceptRA=yes \
-             IPv6PrivacyExtensions=no KeepConfiguration=yes [DHCPv6] DUIDType=3 DUIDRawData=00:01:52:54:00:ac:10:01 \
+             IPv6PrivacyExtensions=no KeepConfiguration=yes [DHCPv6] DUIDType=link-layer DUIDRawData=00:01:52:54:00:ac:10:01 \
              IAID=11276289 UseHostname=no WithoutRA=solicit"
         );
         let old = text(247, &port(&lease, &ClientId::Mac));
-        let expected = "[DHCPv4] DUIDType=3 DUIDRawData=00:01:52:54:00:ac:10:01 IAID=11276289 [DHCPv6] IAID=11276289";
+        let expected =
+            "[DHCPv4] DUIDType=link-layer DUIDRawData=00:01:52:54:00:ac:10:01 IAID=11276289 [DHCPv6] IAID=11276289";
         assert!(old.contains(expected), "{old}");
         let lease = lease_6("fd00::5054:ff:feac:1001");
         let made = text(252, &port(&lease, &ClientId::Mac));
@@ -280,7 +298,8 @@ mod tests {
             texts[1..],
             [
                 "-vlan5.netdev: [NetDev] Name=vlan5 Kind=vlan [VLAN] Id=5",
-                "-bond0.netdev: [NetDev] Name=bond0 Kind=bond MTUBytes=9000 [Bond] Mode=active-backup MIIMonitorSec=50ms",
+                "-bond0.netdev: [NetDev] Name=bond0 Kind=bond MACAddress=52:54:00:ac:10:01 MTUBytes=9000 \
+                 [Bond] Mode=active-backup MIIMonitorSec=50ms",
                 "-bond0.network: [Match] Name=bond0 [Network] LinkLocalAddressing=no VLAN=vlan5",
                 "-eth0.network: [Match] PermanentMACAddress=02:00:00:00:00:01 Name=!vlan5 bond0 \
                  [Network] LinkLocalAddressing=no Bond=bond0",

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::files::File;
 use super::networkd::FOLDER;
+use super::stage2::Port;
 use crate::mac::Mac;
 use crate::net::{BondOption, Device, Kind};
 
@@ -39,13 +40,15 @@ const BOND: [(&str, &str, &str); 24] = [
 
 /// A file for each device, and one for each port below it. `by_mac` is what ports of the machine are matched by: whatever
 /// their names become in stage 2, and not those devices, which may share their MACs.
-pub(super) fn networkd(devices: &[Device], by_mac: &str) -> Vec<File> {
+pub(super) fn networkd(port: &Port<'_>, by_mac: &str) -> Vec<File> {
+    let devices = port.devices;
     let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
     let file = |name: &str, end: &str, text: String| {
         let head = "# Written by rootstream: what the node booted from stays as it is.\n";
         File::new(&format!("{FOLDER}/zz-rootstream-{name}.{end}"), format!("{head}{text}"))
     };
-    let mut files: Vec<File> = devices.iter().map(|device| file(&device.name, "netdev", netdev(device))).collect();
+    let mut files: Vec<File> =
+        devices.iter().map(|device| file(&device.name, "netdev", netdev(device, port))).collect();
     for (device, lower) in devices.iter().flat_map(|device| device.on.iter().map(move |lower| (device, lower))) {
         let mut text = match lower.mac.filter(|_| !names.contains(&lower.name.as_str())) {
             Some(mac) => format!("[Match]\n{by_mac}={}\nName=!{}\n", Mac(mac), names.join(" ")),
@@ -62,13 +65,15 @@ pub(super) fn networkd(devices: &[Device], by_mac: &str) -> Vec<File> {
     files
 }
 
-fn netdev(device: &Device) -> String {
+fn netdev(device: &Device, port: &Port<'_>) -> String {
     match &device.kind {
         Kind::Vlan(id) => format!("[NetDev]\nName={}\nKind=vlan\n\n[VLAN]\nId={id}\n", device.name),
         Kind::Bond(options, mtu) => {
             let mtu = mtu.map(|mtu| format!("MTUBytes={mtu}\n")).unwrap_or_default();
             let options: String = options.iter().filter_map(setting).collect();
-            format!("[NetDev]\nName={}\nKind=bond\n{mtu}\n[Bond]\n{options}", device.name)
+            // Else systemd makes one up.
+            let mac = port.mac_text();
+            format!("[NetDev]\nName={}\nKind=bond\nMACAddress={mac}\n{mtu}\n[Bond]\n{options}", device.name)
         }
     }
 }

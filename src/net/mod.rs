@@ -3,7 +3,6 @@
 //! - `link`: ports, addresses and routes, by rtnetlink.
 //! - `packet`: raw sockets that see DHCP replies.
 //! - `arp`, `neighbour`: whether somebody has an address already.
-//! - `sysctl`: whether the kernel lets a port have IPv6.
 //! - `firmware`: what servers are told of the machine.
 //! - `statics`: what the administrator says about a port.
 //! - `vlan`, `bond`: what is to be made on top of ports; `stack` makes it.
@@ -45,12 +44,12 @@ mod six;
 mod stack;
 mod statics;
 mod switches;
-mod sysctl;
 mod verdict;
 mod vlan;
 mod wait;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -163,6 +162,8 @@ pub struct Network {
     pub devices: Vec<Device>,
     /// What the switch says about the port, or about a port below it.
     pub switch: Option<Neighbour>,
+    /// The port's number in the kernel.
+    index: u32,
     loopback: Loopback,
     stack: Stack,
     keeper: Keeper,
@@ -174,7 +175,7 @@ impl Network {
     pub fn resolver(&self) -> Arc<dyn Resolve> {
         // Those of the command line are part of the lease.
         let search = self.lease.search_list().into_iter().map(str::to_owned).collect();
-        Arc::new(resolve::Dns::new(self.lease.dns.iter().copied(), search, self.lease.address.is_ipv6()))
+        Arc::new(resolve::Dns::new(&self.lease.dns, self.index, search, self.lease.address.is_ipv6()))
     }
 
     /// Ends the renewals: the lease is as it will be handed over.
@@ -218,6 +219,9 @@ impl Network {
 pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
     let started = Instant::now();
     destination::check(settings)?;
+    if settings.ip.iter().any(Ip::is_version_6) {
+        switches::check(Path::new(switches::FOLDER))?;
+    }
     let links = Links::open().advise("opening rtnetlink", "build the kernel with CONFIG_NET")?;
     let loopback = Loopback::bring_up(&links)?;
     let mut stack = Stack::new(settings);
@@ -227,7 +231,7 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
             let (port, mac) = (kept.port.name().to_owned(), kept.port.mac());
             say::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
             let lease = kept.lease().clone();
-            let devices = kept.port.devices(&stack);
+            let (index, devices) = (kept.port.index(), kept.port.devices(&stack));
             Ok(Network {
                 port,
                 mac,
@@ -235,6 +239,7 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
                 fixed,
                 devices,
                 switch,
+                index,
                 loopback,
                 stack,
                 keeper: Keeper::start(kept),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::failure::refuse;
 use crate::say;
 
 /// Where the switches are.
@@ -17,6 +18,21 @@ const SWITCHES: [(&str, &str); 5] = [
     ("router_solicitation_delay", "0"),
     ("disable_ipv6", "0"),
 ];
+
+/// Whether the kernel has any.
+///
+/// # Errors
+/// It has no IPv6.
+pub(super) fn check(all: &Path) -> anyhow::Result<()> {
+    if all.exists() {
+        return Ok(());
+    }
+    Err(refuse(
+        format!("this kernel has no IPv6 (no {})", all.display()),
+        "boot one that has it built in, without ipv6.disable=1; where it is a module, add ipv6 to modules.txt; or use \
+         addresses of IPv4",
+    ))
+}
 
 /// What was switched.
 #[derive(Debug)]
@@ -62,6 +78,14 @@ impl Switches {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_without_ipv6_is_told_from_one_with_it() {
+        let all = tempfile::tempdir().unwrap();
+        check(all.path()).unwrap();
+        let why = check(&all.path().join("none")).unwrap_err().to_string();
+        assert!(why.starts_with("this kernel has no IPv6"), "{why}");
+    }
 
     #[test]
     fn what_was_switched_is_put_back_and_nothing_else() {
