@@ -178,7 +178,7 @@ fn networkd_keeps(mut node: Debian, port: &str) {
     let mut session = Session::open(&node.key);
     let started = Instant::now();
     let mut quiet = 0;
-    while quiet < 20 {
+    while quiet < 5 {
         session.check(&node.machine);
         let setup = node.ssh(&format!("networkctl status {port} | grep State:"));
         assert!(started.elapsed() < Duration::from_secs(300), "{setup}");
