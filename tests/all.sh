@@ -9,12 +9,15 @@ programs=$(cat "$init" target/debug/lab target/debug/rootstream | sha256sum | cu
 passed=build/test-all/$programs
 mkdir -p "$passed"
 failed=
-for file in netboot stage2; do
+for file in netboot network stage2 variants; do
     for name in $($tests --test $file -- --list --format terse | sed -n 's/: test$//p'); do
         if [ -e "$passed/$file.$name" ]; then
             echo "test-all: $file $name: passed before"
-        elif $tests --test $file -- --exact --nocapture "$name"; then
-            touch "$passed/$file.$name"
+            continue
+        fi
+        start=$(date +%s)
+        if $tests --test $file -- --exact --nocapture "$name"; then
+            echo "test-all: $file $name: passed in $(($(date +%s) - start)) s" | tee "$passed/$file.$name"
         else
             failed="$failed $file::$name"
         fi

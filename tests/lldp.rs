@@ -18,6 +18,7 @@ const MASTER: [u8; 4] = [172, 16, 0, 254];
 /// lldpd, and those of its libraries that few machines have.
 const PACKAGES: [&str; 5] = ["lldpd", "libsnmp40", "libsensors5", "libpci3", "libwrap0"];
 
+// F2
 #[test]
 fn the_switch_stands_in_the_failure_and_in_the_record() {
     let folders = PACKAGES.map(|package| unpacked(package).unwrap());

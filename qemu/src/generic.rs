@@ -17,7 +17,7 @@ const PACKAGE: &str = "linux-image-amd64";
 /// # Errors
 /// The package cannot be had, or a program fails; its message is part of the error.
 pub fn bootstrap(rootstream: &Path, init: &Path, folder: &Path, modules: Option<&str>) -> Result<(PathBuf, PathBuf)> {
-    let kernel = with_index()?;
+    let kernel = kernel()?;
     let built = folder.join("built");
     if !folder.join("site.toml").exists() {
         let mut new = Command::new(rootstream);
@@ -37,12 +37,17 @@ pub fn bootstrap(rootstream: &Path, init: &Path, folder: &Path, modules: Option<
     }
     run(&mut bootstrap)?;
     let tftp = folder.join("tftp/generic");
-    let release = kernel.file_name().unwrap_or_default().to_string_lossy().replace("linux-image-", "");
+    let release = release(&kernel);
     Ok((tftp.join(format!("vmlinuz-{release}")), tftp.join(format!("initramfs-{release}.img"))))
 }
 
+/// The kernel's release, by the folder of its package.
+pub(crate) fn release(kernel: &Path) -> String {
+    kernel.file_name().unwrap_or_default().to_string_lossy().replace("linux-image-", "")
+}
+
 /// The unpacked package, with the index that installing it would have made.
-fn with_index() -> Result<PathBuf> {
+pub(crate) fn kernel() -> Result<PathBuf> {
     let output = Command::new("apt-cache").args(["depends", PACKAGE]).output().context("starting apt-cache")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let newest = text.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
@@ -54,8 +59,9 @@ fn with_index() -> Result<PathBuf> {
     Ok(kernel)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a program and returns what it prints.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

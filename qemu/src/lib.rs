@@ -21,6 +21,7 @@ pub mod qmp;
 pub mod site;
 pub mod sockets;
 pub mod ssh;
+pub mod switch;
 pub mod timeline;
 pub mod transcript;
 pub mod tree;

@@ -103,6 +103,15 @@ impl Machine {
         console.write_all(&[key]).context("typing on the console")
     }
 
+    /// Gives the card with this number, from 0 in the order in which the node got them, carrier or takes it away.
+    ///
+    /// # Errors
+    /// QEMU has gone, or has no such card.
+    pub fn set_carrier(&mut self, card: usize, carrier: bool) -> Result<()> {
+        self.qmp.execute("set_link", json!({ "name": format!("net{card}"), "up": carrier }))?;
+        Ok(())
+    }
+
     /// The accelerator in use, as QEMU says.
     ///
     /// # Errors

@@ -21,12 +21,35 @@ enum Start {
     Direct { kernel: PathBuf, initramfs: PathBuf, cmdline: String },
 }
 
+/// One end of a cable between two nodes, or a node and a [`Switch`](crate::switch::Switch).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CableEnd {
+    /// The UDP ports on loopback at which this end and the other one get their frames.
+    here: u16,
+    there: u16,
+}
+
+impl CableEnd {
+    /// Both ends of the cable with this number; a network namespace has each number once.
+    pub fn pair(number: u8) -> (Self, Self) {
+        let [one, other] = [2, 3].map(|end| 20_000 + 2 * u16::from(number) + end);
+        (Self { here: one, there: other }, Self { here: other, there: one })
+    }
+}
+
+/// What a network card is plugged into.
+#[derive(Clone, Debug)]
+enum Plug {
+    Tap(String),
+    Cable(CableEnd),
+}
+
 /// A network card.
 #[derive(Clone, Debug)]
 struct Nic {
     /// QEMU's name of the model.
     model: String,
-    tap: String,
+    plug: Plug,
     mac: String,
 }
 
@@ -67,7 +90,14 @@ impl Node {
     /// Plugs a NIC of one of QEMU's models (`e1000e`, `usb-net`) into a tap; a node may have several.
     #[must_use]
     pub fn card(mut self, model: &str, tap: &str, mac: &str) -> Self {
-        self.nics.push(Nic { model: model.into(), tap: tap.into(), mac: mac.into() });
+        self.nics.push(Nic { model: model.into(), plug: Plug::Tap(tap.into()), mac: mac.into() });
+        self
+    }
+
+    /// Plugs a NIC of one of QEMU's models into a cable, whose other end another machine has.
+    #[must_use]
+    pub fn cable(mut self, model: &str, end: CableEnd, mac: &str) -> Self {
+        self.nics.push(Nic { model: model.into(), plug: Plug::Cable(end), mac: mac.into() });
         self
     }
 
@@ -118,9 +148,17 @@ impl Node {
         if self.nics.iter().any(|nic| nic.model.starts_with("usb-")) {
             add(&["-device", "qemu-xhci"]);
         }
-        for (number, Nic { model, tap, mac }) in self.nics.iter().enumerate() {
-            add(&["-netdev", &format!("tap,id=net{number},ifname={tap},script=no,downscript=no")]);
-            add(&["-device", &format!("{model},netdev=net{number},mac={mac}")]);
+        for (number, Nic { model, plug, mac }) in self.nics.iter().enumerate() {
+            let backend = match plug {
+                Plug::Tap(tap) => format!("tap,id=net{number},ifname={tap},script=no,downscript=no"),
+                Plug::Cable(CableEnd { here, there }) => {
+                    format!("socket,id=net{number},udp=127.0.0.1:{there},localaddr=127.0.0.1:{here}")
+                }
+            };
+            add(&["-netdev", &backend]);
+            // Without the ROM that nobody asks, the kernel starts a second earlier.
+            let rom = if matches!(self.start, Start::Pxe) || model.starts_with("usb-") { "" } else { ",romfile=" };
+            add(&["-device", &format!("{model},netdev=net{number},mac={mac}{rom}")]);
         }
         match &self.start {
             Start::Pxe => add(&["-boot", "order=n"]),
@@ -165,6 +203,14 @@ mod tests {
         let cards = line(&node.clone().card("e1000e", "tap1", "52:54:00:ac:10:02").card("usb-net", "tap2", "x"));
         assert!(cards.contains("-device e1000e,netdev=net1,mac=52:54:00:ac:10:02"), "{cards}");
         assert!(cards.contains("-device qemu-xhci ") && cards.contains("usb-net,netdev=net2"), "{cards}");
+        let (one, other) = CableEnd::pair(0);
+        let ends = [one, other].map(|end| line(&node.clone().cable("e1000", end, "x")));
+        assert!(
+            ends[0].contains("udp=127.0.0.1:20003,localaddr=127.0.0.1:20002 -device e1000,netdev=net1"),
+            "{}",
+            ends[0]
+        );
+        assert!(ends[1].contains("udp=127.0.0.1:20002,localaddr=127.0.0.1:20003"), "{}", ends[1]);
         let direct = line(&node.direct(Path::new("/k"), Path::new("/i"), "console=ttyS0"));
         assert!(direct.ends_with("-kernel /k -initrd /i -append console=ttyS0 -no-reboot"), "{direct}");
     }

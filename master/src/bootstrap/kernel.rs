@@ -218,6 +218,7 @@ mod tests {
         assert_eq!(releases, ["5.10.0-1-amd64", "6.1.0-9-amd64", "6.1.0-10-amd64", "6.12.1-amd64"]);
     }
 
+    // F63
     #[test]
     fn every_compression_is_expanded() {
         let plain = b"module".repeat(100_000);
