@@ -66,7 +66,7 @@ fn from_image(config: &Config, network: &mut Network, record: &mut Record) -> Re
         let new_root = Path::new(NEW_ROOT);
         let anchors = Anchors::baked(Path::new("/"))?;
         let settings = image::located(&config.image, &anchors, Some(&network.lease))?;
-        let node = NodeFacts::of_machine(Path::new("/")).with_network(network.mac, &network.lease);
+        let node = NodeFacts::of_machine(Path::new("/")).with_network(network.mac.mac(), &network.lease);
         let sources = Sources { settings: &settings, anchors: &anchors, resolver: &network.resolver(), node: &node };
         let machine = Machine { release: Some(kernel_release()?), arch: Some(std::env::consts::ARCH.to_owned()) };
         let plan = plan(sources, &machine, record)?;

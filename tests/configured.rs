@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lab::{Lab, image, lines, ports_and_routes, rehearse, settings_of};
 use rootstream::failure::Failure;
+use rootstream::mac::Hardware;
 use rootstream::net::{Settings, bring_up};
 use rootstream_lab::faulty::{self, Server};
 use rootstream_lab::namespace::ip;
@@ -56,7 +57,10 @@ fn address_routes_mtu_and_mac_are_put_on_the_port_and_taken_back() {
              rd.route=10.8.0.0/16:172.16.0.253 rd.route=10.7.0.0/16:172.17.0.253:eth1",
         );
         let network = bring_up(&settings).unwrap();
-        assert_eq!((network.port.as_str(), network.mac, network.fixed), ("eth0", [2, 0, 0, 0, 0, 7], true));
+        assert_eq!(
+            (network.port.as_str(), network.mac, network.fixed),
+            ("eth0", Hardware::Ethernet([2, 0, 0, 0, 0, 7]), true)
+        );
         let seen = ports_and_routes();
         assert_eq!((seen.port("eth0").mtu, seen.port("eth0").mac.as_str()), (1400, "02:00:00:00:00:07"));
         assert!(!seen.port("eth1").up, "{seen:?}");
@@ -100,7 +104,7 @@ fn an_address_without_carrier_and_a_device_that_is_not_there_are_named() {
         assert_eq!(failure.what, "no carrier on eth0 (52:54:00:ac:10:01)");
         assert!(!ports_and_routes().port("eth0").up);
         let failure = Failure::from_error(&bring_up(&wanted("ip=172.16.0.1:::24::eno1:none")).unwrap_err());
-        assert_eq!(failure.what, "no Ethernet port matches eno1");
+        assert_eq!(failure.what, "no network port matches eno1");
         assert!(failure.why.contains("eth0 (52:54:00:ac:10:01)"), "{}", failure.why);
     });
 }

@@ -297,7 +297,7 @@ fn a_port_that_is_not_there_is_named() {
     lab.node(|| {
         let wanted = Settings { ports: vec!["eth7".to_owned()], carrier: Duration::from_secs(1), ..settings() };
         let failure = Failure::from_error(&bring_up(&wanted).unwrap_err());
-        assert_eq!(failure.what, "no Ethernet port matches eth7");
+        assert_eq!(failure.what, "no network port matches eth7");
         assert!(failure.why.contains("eth0 (52:54:00:ac:10:01)"), "{}", failure.why);
     });
 }

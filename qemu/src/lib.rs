@@ -24,3 +24,4 @@ pub mod ssh;
 pub mod timeline;
 pub mod transcript;
 pub mod tree;
+pub mod tun;

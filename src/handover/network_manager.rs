@@ -38,15 +38,16 @@ fn is_for(text: &str, port: &Port<'_>) -> bool {
             keys.contains(&key.trim()).then(|| value.trim().trim_matches('"').to_lowercase())
         })
     };
+    let kinds: &[&str] = if port.mac.is_infiniband() { &["infiniband"] } else { &["ethernet", "802-3-ethernet"] };
     let is = |value: Option<String>, allowed: &[&str]| value.is_none_or(|value| allowed.contains(&value.as_str()));
-    is(value(["type", "TYPE"]), &["ethernet", "802-3-ethernet"])
+    is(value(["type", "TYPE"]), kinds)
         && is(value(["interface-name", "DEVICE"]), &[port.name.to_lowercase().as_str()])
         && is(value(["mac-address", "HWADDR"]), &[port.mac_text().as_str()])
 }
 
 /// The profile, and the note that it is active.
 pub(super) fn files(port: &Port<'_>) -> Vec<File> {
-    let uuid = uuid(port.mac);
+    let uuid = uuid(port.mac.mac());
     let profile = format!("/run/NetworkManager/system-connections/rootstream-{}.nmconnection", port.name);
     let mut files = vec![File { mode: SECRET, ..File::new(&profile, keyfile(port, &uuid)) }];
     if let Some(index) = port.index {
@@ -58,11 +59,12 @@ pub(super) fn files(port: &Port<'_>) -> Vec<File> {
 
 fn keyfile(port: &Port<'_>, uuid: &str) -> String {
     let lease = port.lease;
+    let kind = if port.mac.is_infiniband() { "infiniband" } else { "ethernet" };
     // Below the site's own profiles, and above what NetworkManager makes up for a port without one.
     let mut text = format!(
         "# Written by rootstream: the port that the node booted from keeps its address.\n\
-         [connection]\nid=rootstream-{}\nuuid={uuid}\ntype=ethernet\nautoconnect-priority=-998\n\n\
-         [ethernet]\nmac-address={}\n",
+         [connection]\nid=rootstream-{}\nuuid={uuid}\ntype={kind}\nautoconnect-priority=-998\n\n\
+         [{kind}]\nmac-address={}\n",
         port.name,
         port.mac_text()
     );
@@ -106,7 +108,7 @@ fn uuid(mac: [u8; 6]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{lease, port};
+    use super::super::tests::{infiniband, lease, port};
     use super::*;
     use crate::net::ClientId;
 
@@ -133,6 +135,19 @@ mod tests {
         let expected = "[ipv4]\nmethod=manual\naddress1=172.16.0.1/24\nroute1=0.0.0.0/0,172.16.0.254\n\
                         dns=172.16.0.254;\ndns-search=cluster;\n";
         assert!(profile.content.ends_with(expected), "{}", profile.content);
+    }
+
+    // F17
+    #[test]
+    fn a_profile_for_infiniband() {
+        let lease = lease();
+        let [profile, _] = files(&infiniband(&lease, &ClientId::Mac)).try_into().unwrap();
+        let id = "dhcp-client-id=ff:00:00:00:00:00:02:00:00:02:c9:00:e4:1d:2d:03:00:12:34:56\n";
+        let mac = "[infiniband]\nmac-address=80:00:02:08:00:00:00:00:00:00:00:00:e4:1d:2d:03:00:12:34:56\n";
+        let text = profile.content;
+        assert!(text.contains("type=infiniband\n") && text.contains(id) && text.contains(mac), "{text}");
+        assert!(is_for("[connection]\ntype=infiniband\n", &infiniband(&lease, &ClientId::Mac)));
+        assert!(!is_for("[connection]\ntype=ethernet\n", &infiniband(&lease, &ClientId::Mac)));
     }
 
     #[test]

@@ -15,6 +15,8 @@ const PATH: &str = "/run/systemd/network/zz-rootstream.network";
 const PERMANENT: u32 = 245;
 /// Since when there is `KeepConfiguration=`, which took the place of `CriticalConnection=`.
 const KEEP: u32 = 243;
+/// Since when `MACAddress=` may have twenty bytes.
+const INFINIBAND: u32 = 250;
 
 /// The file for the version of systemd that is in the image at `root`.
 pub(super) fn file(root: &Path, port: &Port<'_>) -> File {
@@ -22,9 +24,13 @@ pub(super) fn file(root: &Path, port: &Port<'_>) -> File {
     let mut text = "# Written by rootstream: the port that the node booted from keeps its address.\n\
                     # Any other file here or in /etc/systemd/network that matches the port wins.\n"
         .to_owned();
-    let by = if port.permanent && version >= PERMANENT { "PermanentMACAddress" } else { "MACAddress" };
+    // The kernel's idea of a permanent address is no good for InfiniBand: it is older than the queue pair.
+    let ib = port.mac.is_infiniband();
+    let by = if port.permanent && !ib && version >= PERMANENT { "PermanentMACAddress" } else { "MACAddress" };
+    let by =
+        if ib && version < INFINIBAND { "Type=infiniband".to_owned() } else { format!("{by}={}", port.mac_text()) };
     // Writing into a String cannot fail.
-    let _ = write!(text, "[Match]\n{by}={}\n\n[Network]\n", port.mac_text());
+    let _ = write!(text, "[Match]\n{by}\n\n[Network]\n");
     match port.origin {
         Origin::Lease => lease(&mut text, port, version),
         Origin::Static => fixed(&mut text, port),
@@ -53,7 +59,7 @@ fn lease(text: &mut String, port: &Port<'_>, version: u32) {
 fn identity(port: &Port<'_>) -> String {
     let own = port.client_id.option(port.mac);
     match own.as_deref() {
-        Some([1, mac @ ..]) if *mac == port.mac => "ClientIdentifier=mac\n".to_owned(),
+        Some([1, mac @ ..]) if *mac == port.mac.mac() => "ClientIdentifier=mac\n".to_owned(),
         Some([255, a, b, c, d, kind_high, kind, rest @ ..]) => {
             let iaid = u32::from_be_bytes([*a, *b, *c, *d]);
             let kind = u16::from_be_bytes([*kind_high, *kind]);
@@ -107,7 +113,7 @@ fn number(name: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{lease, port};
+    use super::super::tests::{infiniband, lease, port};
     use super::*;
     use crate::net::ClientId;
 
@@ -142,6 +148,20 @@ mod tests {
         for other in [ClientId::None, ClientId::Bytes(vec![0, 7])] {
             assert!(text(252, &port(&lease, &other)).contains("ClientIdentifier=mac"));
         }
+    }
+
+    // F17
+    #[test]
+    fn over_infiniband_stage_2_sends_what_firmware_and_stage_1_sent() {
+        let lease = lease();
+        let port = infiniband(&lease, &ClientId::Mac);
+        assert_eq!(
+            text(252, &port),
+            "[Match] MACAddress=80:00:02:08:00:00:00:00:00:00:00:00:e4:1d:2d:03:00:12:34:56 [Network] DHCP=ipv4 \
+             KeepConfiguration=yes [DHCPv4] ClientIdentifier=duid IAID=0 DUIDType=2 \
+             DUIDRawData=00:00:02:c9:00:e4:1d:2d:03:00:12:34:56 UseHostname=no"
+        );
+        assert!(text(249, &port).starts_with("[Match] Type=infiniband [Network]"));
     }
 
     #[test]

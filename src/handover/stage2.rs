@@ -10,7 +10,7 @@ use std::path::Path;
 use super::files::File;
 use super::{ifupdown, network_manager, networkd};
 use crate::dhcp::Lease;
-use crate::mac::Mac;
+use crate::mac::Hardware;
 use crate::net::{ClientId, Network};
 use crate::say;
 
@@ -29,7 +29,7 @@ pub struct Port<'a> {
     /// Kernel name.
     pub name: &'a str,
     /// Its MAC.
-    pub mac: [u8; 6],
+    pub mac: Hardware,
     /// Its number in the kernel, where that is known.
     pub index: Option<u32>,
     /// Whether the MAC is the hardware's own, by which the port is known whatever its name and MAC become.
@@ -59,9 +59,9 @@ impl<'a> Port<'a> {
         }
     }
 
-    /// The MAC as text.
+    /// The hardware address as text, all of it.
     pub(super) fn mac_text(&self) -> String {
-        Mac(self.mac).to_string()
+        self.mac.whole()
     }
 
     /// Option 61 as it was sent, in hex with colons; nothing where it was not sent.

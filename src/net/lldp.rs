@@ -24,7 +24,7 @@ pub(super) struct Ear {
 impl Ear {
     /// Without a socket nothing is heard: the boot does not depend on it.
     pub(super) fn open(link: &Link) -> Self {
-        let socket = Socket::lldp(link.index)
+        let socket = Socket::lldp(link)
             .inspect_err(|error| say::debug!("net: {}: LLDP is not listened for: {error}", link.name));
         Self { port: link.name.clone(), socket: socket.ok(), heard: None }
     }

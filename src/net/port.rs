@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::dhcp::client::{Action, Client, Event, Identity};
 use crate::dhcp::wire::{Message, option};
 use crate::dhcp::{Ignored, Lease, frame};
 use crate::lldp::Neighbour;
-use crate::mac::Mac;
+use crate::mac::Hardware;
 use crate::random;
 use crate::report::since_kernel_start;
 use crate::say;
@@ -27,6 +27,8 @@ use crate::say;
 const FRAMES_A_TURN: usize = 32;
 /// Larger than any message that we ask for.
 const LARGEST_FRAME: usize = 4096;
+/// Where DHCP servers listen.
+const SERVER_PORT: u16 = 67;
 /// The servers whose MAC is remembered.
 const MAX_SERVERS: usize = 16;
 
@@ -34,7 +36,7 @@ const MAX_SERVERS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Port {
     link: Link,
-    mac: [u8; 6],
+    mac: Hardware,
     driver: Option<String>,
     /// What the command line says about it.
     said: Said,
@@ -83,7 +85,7 @@ impl Port {
         below: Vec<Link>,
     ) -> Self {
         let mac = identity.mac;
-        let (socket, broken) = match bring_up(links, &link, mac).and_then(|()| Socket::dhcp(link.index)) {
+        let (socket, broken) = match bring_up(links, &link, mac).and_then(|()| Socket::dhcp(&link)) {
             Ok(socket) => (Some(socket), None),
             Err(error) => (None, Some(error)),
         };
@@ -95,7 +97,12 @@ impl Port {
                 false
             })
         });
-        let ears = if below.is_empty() { vec![Ear::open(&link)] } else { below.iter().map(Ear::open).collect() };
+        let ears = match below.as_slice() {
+            // LLDP is Ethernet's.
+            [] if mac.is_infiniband() => Vec::new(),
+            [] => vec![Ear::open(&link)],
+            below => below.iter().map(Ear::open).collect(),
+        };
         let port = Self {
             link,
             mac,
@@ -131,7 +138,7 @@ impl Port {
         &self.link.name
     }
 
-    pub(super) fn mac(&self) -> [u8; 6] {
+    pub(super) fn mac(&self) -> Hardware {
         self.mac
     }
 
@@ -147,11 +154,11 @@ impl Port {
 
     /// Name and MAC, as messages call the port.
     pub(super) fn title(&self) -> String {
-        format!("{} ({})", self.link.name, Mac(self.mac))
+        format!("{} ({})", self.link.name, self.mac)
     }
 
     fn full_title(&self) -> String {
-        format!("{} ({}, {})", self.link.name, Mac(self.mac), self.driver.as_deref().unwrap_or("unknown driver"))
+        format!("{} ({}, {})", self.link.name, self.mac, self.driver.as_deref().unwrap_or("unknown driver"))
     }
 
     pub(super) fn has_carrier(&self) -> bool {
@@ -165,9 +172,10 @@ impl Port {
 
     pub(super) fn runner(&self, settings: &Settings) -> Runner {
         let resolves = !settings.nameservers.is_empty();
-        let found = |bootif| self.below.iter().chain([&self.link]).any(|link| link.mac == Some(bootif));
+        let found =
+            |bootif| self.below.iter().chain([&self.link]).filter_map(|link| link.mac).any(|mac| mac.mac() == bootif);
         Runner {
-            boot: settings.bootif.is_some_and(|bootif| bootif == self.mac || found(bootif)),
+            boot: settings.bootif.is_some_and(|bootif| bootif == self.mac.mac() || found(bootif)),
             bound: self.bound,
             reaches: self.lease().is_some_and(|lease| settings.destination.is_reached_by(&lease, resolves)),
         }
@@ -237,25 +245,21 @@ impl Port {
         self.step(Event::Tick, now);
     }
 
-    /// Takes the frames that wait. `own` has the MACs of this machine: Linux answers on every port for the addresses of
+    /// Takes the frames that wait. `own` has the hardware addresses of this machine: Linux answers on every port for the addresses of
     /// all, such as one that an earlier try left behind.
-    pub(super) fn receive(&mut self, now: Duration, own: &[[u8; 6]]) {
+    pub(super) fn receive(&mut self, now: Duration, own: &[Hardware]) {
         self.ears.iter_mut().for_each(Ear::listen);
         let mut buffer = [0; LARGEST_FRAME];
         for _ in 0..FRAMES_A_TURN {
             let Some(frame) = next_frame(self.socket.as_ref(), &mut buffer) else { break };
             self.frames = self.frames.saturating_add(1);
             let bytes = buffer.get(..frame.length).unwrap_or_default();
-            let read = if frame.vlan {
-                Err(Ignored::OtherStation)
-            } else {
-                frame::parse(bytes, self.mac, frame.checksum_done)
-                    .and_then(|datagram| Ok((Message::parse(datagram.payload)?, datagram.from)))
-            };
+            let read = if frame.vlan { Err(Ignored::OtherStation) } else { self.unwrap(bytes, frame.checksum_done) };
             match read {
                 Ok((message, from)) => {
                     let done = self.step(Event::Received(&message), now);
                     if let Some(server) = message.address(option::SERVER).filter(|_| !done.ignored)
+                        && let Some(from) = from
                         && (self.hops.len() < MAX_SERVERS || self.hops.contains_key(&server))
                     {
                         self.hops.insert(server, from);
@@ -267,10 +271,24 @@ impl Port {
         for _ in 0..FRAMES_A_TURN {
             let Some(frame) = next_frame(self.arp.as_ref(), &mut buffer) else { break };
             let bytes = buffer.get(..frame.length).filter(|_| !frame.vlan).unwrap_or_default();
-            if let Some((address, mac)) = arp::claim(bytes).filter(|(_, mac)| !own.contains(mac)) {
+            if let Some((address, mac)) =
+                arp::claim(self.mac, bytes).filter(|(_, mac)| !own.iter().any(|own| own.is_of_port(*mac)))
+            {
                 self.step(Event::Claimed(address, mac), now);
             }
         }
+    }
+
+    /// The message in a frame, and the MAC that it came from; or in a packet, with which the kernel names none.
+    fn unwrap(&self, bytes: &[u8], checksum_done: bool) -> Result<(Message, Option<[u8; 6]>), Ignored> {
+        let (payload, from) = match self.mac {
+            Hardware::Ethernet(mac) => {
+                let datagram = frame::parse(bytes, mac, checksum_done)?;
+                (datagram.payload, Some(datagram.from))
+            }
+            Hardware::InfiniBand(_) => (frame::parse_packet(bytes, checksum_done)?, None),
+        };
+        Ok((Message::parse(payload)?, from))
     }
 
     /// Gives the lease back, if there is one. True when a frame was sent.
@@ -306,9 +324,12 @@ impl Port {
             match action {
                 Action::Broadcast(message) => self.send(&message, frame::BROADCAST, Ipv4Addr::BROADCAST),
                 Action::Unicast(message, server) => {
+                    done.unicast = true;
+                    if self.mac.is_infiniband() && routed(&message, server).is_ok() {
+                        continue;
+                    }
                     let to = self.hops.get(&server).copied().unwrap_or(frame::BROADCAST);
                     self.send(&message, to, server);
-                    done.unicast = true;
                 }
                 Action::Probe(address) => self.probe(address),
                 Action::Announce(address) => self.send_arp(self.arp.as_ref(), &arp::announcement(self.mac, address)),
@@ -329,7 +350,10 @@ impl Port {
 
     fn send(&self, message: &Message, to: [u8; 6], destination: Ipv4Addr) {
         let Some(socket) = &self.socket else { return };
-        let frame = frame::build(self.mac, to, message.ciaddr, destination, &message.to_bytes());
+        let frame = match self.mac {
+            Hardware::Ethernet(mac) => frame::build(mac, to, message.ciaddr, destination, &message.to_bytes()),
+            Hardware::InfiniBand(_) => frame::packet(message.ciaddr, destination, &message.to_bytes()),
+        };
         // Retransmission mends what is lost here, too.
         if let Err(error) = socket.send(&frame) {
             say::warn!("dhcp: {}: sending {}: {error}", self.link.name, message.kind);
@@ -338,7 +362,7 @@ impl Port {
 
     /// Asks who has an address, and listens for who claims it.
     fn probe(&mut self, address: Ipv4Addr) {
-        match Socket::arp(self.link.index) {
+        match Socket::arp(&self.link) {
             Ok(socket) => {
                 self.send_arp(Some(&socket), &arp::probe(self.mac, address));
                 self.arp = Some(socket);
@@ -389,7 +413,7 @@ impl Port {
 }
 
 /// Brings a port up with this MAC, which most drivers change only while it is down.
-fn bring_up(links: &Links, link: &Link, mac: [u8; 6]) -> io::Result<()> {
+fn bring_up(links: &Links, link: &Link, mac: Hardware) -> io::Result<()> {
     let other = link.mac != Some(mac);
     if link.up && other {
         links.set_down(link.index)?;
@@ -398,6 +422,12 @@ fn bring_up(links: &Links, link: &Link, mac: [u8; 6]) -> io::Result<()> {
         links.set_mac(link.index, mac)?;
     }
     if link.up && !other { Ok(()) } else { links.set_up(link.index) }
+}
+
+/// Sends a message the usual way, by who has its address already: the hardware address of a server on InfiniBand is known
+/// to the kernel alone.
+fn routed(message: &Message, server: Ipv4Addr) -> io::Result<()> {
+    UdpSocket::bind((message.ciaddr, 0))?.send_to(&message.to_bytes(), (server, SERVER_PORT)).map(drop)
 }
 
 /// The next frame that waits, if any.

@@ -8,7 +8,6 @@ use super::link::Link;
 use super::port::Port;
 use super::stack::Stack;
 use crate::failure::Advise;
-use crate::mac::Mac;
 
 /// The error of a race that nobody won. `list` says which links the kernel has.
 pub(super) fn no_lease(
@@ -37,7 +36,7 @@ pub(super) fn no_lease(
             "correct what the DHCP server offers, or switch off the server that is not the site's own".to_owned(),
         )
     } else {
-        let macs: Vec<String> = with_carrier.iter().map(|port| Mac(port.mac()).to_string()).collect();
+        let macs: Vec<String> = with_carrier.iter().map(|port| port.mac().to_string()).collect();
         (
             format!("no DHCP server answered on {}", titles(with_carrier)),
             format!(
@@ -56,7 +55,7 @@ fn no_port(settings: &Settings, stack: &Stack, list: &[Link]) -> anyhow::Error {
     let names: Vec<String> = list
         .iter()
         .map(|link| match link.mac {
-            Some(mac) => format!("{} ({})", link.name, Mac(mac)),
+            Some(mac) => format!("{} ({mac})", link.name),
             None => link.name.clone(),
         })
         .collect();
@@ -69,11 +68,11 @@ fn no_port(settings: &Settings, stack: &Stack, list: &[Link]) -> anyhow::Error {
         (wanting, name_one.to_owned())
     } else if wanted.is_empty() {
         (
-            "no Ethernet port appeared".to_owned(),
+            "no network port appeared".to_owned(),
             "add the driver of this machine's network card to modules.txt or rootstream.modules=".to_owned(),
         )
     } else {
-        (format!("no Ethernet port matches {}", wanted.join(", ")), name_one.to_owned())
+        (format!("no network port matches {}", wanted.join(", ")), name_one.to_owned())
     };
     let why = format!("after {} s the kernel shows {names}", settings.carrier.as_secs());
     let Err(error) = Err::<Infallible, _>(anyhow::anyhow!(why)).advise(what, todo);
