@@ -122,6 +122,18 @@ pub const PARAMS: &[Param] = &[
         set: |config, value| mac_of_bootif(value).map(|mac| config.net.bootif = Some(mac)),
     },
     Param {
+        name: "ifname",
+        group: "Network",
+        value: "NAME:MAC",
+        default: "the kernel's names",
+        meaning: "what the port with this MAC (InfiniBand: GUID) is called, from before anything else names it: `ip=`, `vlan=`, `bond=`, `rd.route=` and `rootstream.net=` use the new name. Stage 2 has it too, for udev's `NamePolicy=` begins with `keep` and leaves a port alone that was renamed before. Names that the kernel gives itself (`eth0`, `ib0`) are better avoided: one that another port has is refused. May be given several times",
+        set: |config, value| {
+            let rename = devices::rename(value, &config.net.names)?;
+            config.net.names.push(rename);
+            Ok(())
+        },
+    },
+    Param {
         name: "nameserver",
         group: "Network",
         value: "IP",

@@ -15,9 +15,14 @@ pub(super) fn is_wanted(link: &Link, driver: Option<&str>, wanted: &[String]) ->
         return false;
     }
     if wanted.is_empty() {
-        return link.kind.as_deref().is_none_or(|kind| kind == "veth" || kind == IPOIB);
+        return is_port(link);
     }
     wanted.iter().any(|word| is_called(link, driver, word))
+}
+
+/// Whether a link is a port, not something made on top of ports.
+pub(super) fn is_port(link: &Link) -> bool {
+    link.kind.as_deref().is_none_or(|kind| kind == "veth" || kind == IPOIB)
 }
 
 /// Whether a word of the administrator's means this link: its name, its MAC or its driver.

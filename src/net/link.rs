@@ -110,6 +110,10 @@ impl Links {
         self.run(self.handle.link().set(LinkUnspec::new_with_index(index).down().build()).execute())
     }
 
+    pub(super) fn set_name(&self, index: u32, name: &str) -> io::Result<()> {
+        self.run(self.handle.link().set(LinkUnspec::new_with_index(index).name(name.to_owned()).build()).execute())
+    }
+
     pub(super) fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
         self.run(self.handle.link().set(LinkUnspec::new_with_index(index).mtu(mtu).build()).execute())
     }

@@ -5,6 +5,7 @@
 //! - `arp`: whether somebody has an address already.
 //! - `firmware`: what servers are told of the machine.
 //! - `statics`: what the administrator says about a port.
+//! - `rename`: what ports are called.
 //! - `vlan`, `bond`: what is to be made on top of ports; `stack` makes it.
 //! - `lldp`: what the switch says about a port.
 //! - `port`: one port with its sockets and DHCP client.
@@ -13,6 +14,7 @@
 //! - `destination`: whether a lease leads to the image.
 //! - `race`: carrier and DHCP on all ports at once, until one has a lease.
 //! - `verdict`: why none has.
+//! - `conflict`: whether an address of the command line is somebody else's.
 //! - `configure`: the lease's address, routes and MTU.
 //! - `keep`: renewal of the lease while the image comes.
 //! - `resolve`: host names, by the lease's servers.
@@ -22,6 +24,7 @@ mod arp;
 mod bond;
 mod choose;
 mod configure;
+mod conflict;
 mod destination;
 mod firmware;
 #[cfg(test)]
@@ -33,6 +36,7 @@ pub mod namespace;
 mod packet;
 mod port;
 mod race;
+mod rename;
 mod resolve;
 mod stack;
 mod statics;
@@ -58,6 +62,7 @@ pub use destination::Destination;
 use keep::{Keeper, Kept};
 use link::Links;
 use port::Port;
+pub use rename::Rename;
 use stack::Stack;
 pub use statics::{Address, Ip, Method, Route};
 pub use vlan::Vlan;
@@ -86,6 +91,8 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// `bond=`: bonds to make.
     pub bonds: Vec<Bond>,
+    /// `ifname=`: what ports are to be called.
+    pub names: Vec<Rename>,
     /// `vlan=`: VLANs to make, on ports or on those bonds.
     pub vlans: Vec<Vlan>,
     /// Where the image is: a port with a way to it is preferred for a moment.
@@ -168,6 +175,12 @@ impl Network {
             self.settled = Some(kept);
         }
         Ok(())
+    }
+
+    /// Leaves the network as it is, with its lease renewed, until the process ends.
+    pub fn keep(self) {
+        // What would end the renewals and close what the lease depends on is never run.
+        std::mem::forget(self);
     }
 
     /// Gives the lease back (RELEASE) and leaves the ports as they were found.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Settings;
 use super::arp;
 use super::choose::Runner;
+use super::conflict::{self, Check};
 use super::link::{Link, Links};
 use super::lldp::Ear;
 use super::packet::{Frame, Socket};
@@ -47,6 +48,8 @@ pub(super) struct Port {
     /// An address that was put on it before its server was asked.
     address: Option<(Ipv4Addr, u8)>,
     socket: Option<Socket>,
+    /// Of an address that the command line has for the port, before it is used.
+    check: Option<Check>,
     /// While somebody may claim the address that we are about to take.
     arp: Option<Socket>,
     /// Why the port cannot take part.
@@ -112,6 +115,7 @@ impl Port {
             ears,
             address,
             socket,
+            check: None,
             arp: None,
             broken,
             client: Client::new(identity, random::bits(mac)),
@@ -207,13 +211,23 @@ impl Port {
 
     /// When [`Port::tick`] has something to do.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.client.deadline()
+        self.client.deadline().into_iter().chain(self.check.as_ref().map(Check::deadline)).min()
     }
 
     /// What to poll, while the port can receive.
     pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let own = [&self.socket, &self.arp].into_iter().flatten().map(AsFd::as_fd);
         own.chain(self.ears.iter().filter_map(Ear::socket)).filter(|_| self.carrier)
+    }
+
+    /// Takes in ports below it that came later, such as those of a bond.
+    pub(super) fn join(&mut self, below: Vec<Link>) {
+        for link in below {
+            if self.below.iter().all(|known| known.index != link.index) {
+                self.ears.push(Ear::open(&link));
+                self.below.push(link);
+            }
+        }
     }
 
     /// Takes notice of the link's state.
@@ -227,15 +241,15 @@ impl Port {
             self.first_carrier.get_or_insert(now);
             say::info!("net: {}: carrier after {:.1} s", self.title(), now.as_secs_f32());
             match self.said.lease() {
-                Some(lease) => {
-                    say::info!("net: {}: address {}/{} of ip=", self.title(), lease.address, lease.prefix);
-                    self.bind(now);
-                }
+                // Ours since before the carrier went.
+                Some(_) if !self.granted.is_zero() => self.bind(now),
+                Some(lease) => self.check = Some(Check::new(lease.address, now)),
                 None => drop(self.step(Event::Carrier, now)),
             }
         } else {
             say::warn!("net: {}: carrier lost", self.title());
             self.bound = None;
+            self.check = None;
             self.step(Event::CarrierLost, now);
         }
     }
@@ -243,6 +257,21 @@ impl Port {
     /// Lets the client do what its time has come for.
     pub(super) fn tick(&mut self, now: Duration) {
         self.step(Event::Tick, now);
+        match self.check.as_mut().map_or(conflict::Step::Wait, |check| check.step(now)) {
+            conflict::Step::Wait => {}
+            conflict::Step::Probe(address) => self.probe(address),
+            conflict::Step::Free(address) => {
+                say::info!("net: {}: address {address} of ip=", self.title());
+                self.send_arp(self.arp.as_ref(), &arp::announcement(self.mac, address));
+                (self.check, self.arp) = (None, None);
+                self.bind(now);
+            }
+        }
+    }
+
+    /// An address of the command line that somebody else has, and who.
+    pub(super) fn conflict(&self) -> Option<(Ipv4Addr, Hardware)> {
+        self.check.as_ref()?.claimed_by()
     }
 
     /// Takes the frames that wait. `own` has the hardware addresses of this machine: Linux answers on every port for the addresses of
@@ -274,6 +303,9 @@ impl Port {
             if let Some((address, mac)) =
                 arp::claim(self.mac, bytes).filter(|(_, mac)| !own.iter().any(|own| own.is_of_port(*mac)))
             {
+                if self.check.as_mut().is_some_and(|check| check.claimed(address, mac, now)) {
+                    say::warn!("net: {}: {address} of ip= is in use by {mac}; asked again in 10 s", self.title());
+                }
                 self.step(Event::Claimed(address, mac), now);
             }
         }
@@ -402,6 +434,9 @@ impl Port {
         let servers: Vec<String> = tally.servers.iter().map(ToString::to_string).collect();
         let seen = if servers.is_empty() { "none".to_owned() } else { servers.join(", ") };
         let _ = write!(story, ", servers seen: {seen}");
+        if let Some((address, by)) = self.conflict() {
+            let _ = write!(story, ", {address} of ip= is in use by {by}");
+        }
         if let Some(refused) = &tally.refused {
             let _ = write!(story, ", last: {refused}");
         }

@@ -127,6 +127,7 @@ fn look(
     for port in ports.iter_mut() {
         let carrier = list.iter().any(|link| link.index == port.index() && link.carrier);
         port.carrier(carrier, now);
+        port.join(stack.ports_below(port.name()));
     }
     let known = ports.len();
     for link in list {

@@ -30,6 +30,13 @@ pub(super) fn no_lease(
                 settings.carrier.as_secs()
             ),
         )
+    } else if let Some((port, (address, by))) =
+        with_carrier.iter().find_map(|port| port.conflict().map(|conflict| (port, conflict)))
+    {
+        (
+            format!("the address {address} of ip= for {} is in use by {by}", port.title()),
+            "find that machine by its MAC in the switch and take the address from it, or correct ip=".to_owned(),
+        )
     } else if with_carrier.iter().any(|port| port.was_answered()) {
         (
             format!("no usable DHCP lease on {}", titles(with_carrier)),
