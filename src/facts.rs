@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use crate::dhcp::Lease;
+use crate::lease::Lease;
 use crate::mac::Mac;
 
 /// Longer ones are no names of anything.

@@ -8,9 +8,9 @@ use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::checks::Checks;
-use crate::dhcp::Lease;
 use crate::failure::Failure;
 use crate::image::{Facts, Installed, Reason, Share, Tally, Trust};
+use crate::lease::Lease;
 use crate::lldp::Neighbour;
 use crate::net::Network;
 use crate::say;

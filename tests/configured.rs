@@ -83,7 +83,7 @@ fn of_several_lines_each_is_for_its_port_and_the_first_that_is_ready_wins() {
     lab.node(|| {
         let both = "ip=172.16.0.1:::24::eth0:none ip=172.17.0.1:::24::eth1:none";
         let network = bring_up(&settings_of(both)).unwrap();
-        assert_eq!((network.port.as_str(), network.lease.address), ("eth1", Ipv4Addr::new(172, 17, 0, 1)));
+        assert_eq!((network.port.as_str(), network.lease.address), ("eth1", IpAddr::from([172, 17, 0, 1])));
         network.leave().unwrap();
         let any = bring_up(&settings_of("ip=172.17.0.1:172.17.0.254::255.255.255.0")).unwrap();
         assert_eq!(any.port, "eth1");

@@ -295,7 +295,7 @@ fn the_port_whose_lease_leads_to_the_image_wins() {
     let _dnsmasq = lab.dnsmasq("srv1", &["--dhcp-range=172.17.0.10,172.17.0.250,255.255.255.0,1h"]);
     let _ = lab.later(Duration::from_millis(1000), "link set srv1 up");
     let to = |host| Settings { destination: Destination::Hosts(vec![host]), ..settings() };
-    let near = to(Ipv4Addr::new(172, 17, 0, 254));
+    let near = to(Ipv4Addr::new(172, 17, 0, 254).into());
     lab.node(move || {
         let network = bring_up(&near).unwrap();
         assert_eq!(network.port, "eth1");
@@ -305,7 +305,7 @@ fn the_port_whose_lease_leads_to_the_image_wins() {
     management.wait_for_line("DHCPRELEASE(srv0)");
     // The management network is better than none.
     ip("link set srv1 down").unwrap();
-    let nowhere = to(Ipv4Addr::new(172, 18, 0, 1));
+    let nowhere = to(Ipv4Addr::new(172, 18, 0, 1).into());
     lab.node(move || {
         assert_eq!(bring_up(&nowhere).unwrap().port, "eth0");
         assert_eq!(lines("net: eth0 (52:54:00:ac:10:01): this lease has no way to the image").len(), 1);
@@ -354,7 +354,7 @@ fn a_fixed_address_gets_options_of_both_servers() {
             lab.node(move || {
                 let network = bring_up(&fixed).unwrap();
                 let lease = &network.lease;
-                assert_eq!((lease.address, lease.prefix, lease.time), (Ipv4Addr::new(172, 16, 0, 7), 24, None));
+                assert_eq!((lease.address, lease.prefix, lease.time), (Ipv4Addr::new(172, 16, 0, 7).into(), 24, None));
                 assert_eq!(lease.dns, [Ipv4Addr::new(172, 16, 0, 253)]);
                 assert_eq!(lease.search, ["a.test", "b.test"]);
                 network.leave().unwrap();

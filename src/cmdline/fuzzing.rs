@@ -18,12 +18,16 @@ pub fn ip(input: &[u8]) {
         if let Some(given) = &ip.address {
             let longest = if given.address.is_ipv4() { 32 } else { 128 };
             assert!(given.prefix <= longest && !given.address.is_multicast() | given.address.is_ipv6());
-            assert!(given.routes().iter().all(|(_, width, _)| *width <= 32));
+            assert!(given.routes().iter().all(|(to, width, by)| {
+                *width <= longest && to.is_ipv4() == by.is_ipv4() && to.is_ipv4() == given.address.is_ipv4()
+            }));
         }
         assert!(ip.mtu.is_none_or(|mtu| mtu >= 576));
     }
     if let Ok(route) = route::parse(&text) {
-        assert!(route.to.1 <= 32 && (route.to.1 > 0 || !route.gateway.is_unspecified()));
+        let (to, width) = route.to;
+        assert!(width <= if to.is_ipv4() { 32 } else { 128 } && to.is_ipv4() == route.gateway.is_ipv4());
+        assert!(width > 0 || !route.gateway.is_unspecified());
     }
 }
 
@@ -75,6 +79,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "[fd00::5]:[fd00::9]/128:[fd00::1]:64:n1:eth0:none:[fd00::2]",
         "192.168.200.0/255.255.255.0:192.168.100.222:eth0",
         "192.168.200.0/24::eth0",
+        "[fd01::]/48:[fe80::1]:eth0",
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec()

@@ -7,10 +7,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::mac::parse_mac;
 use crate::net::{Address, Ip, Method};
 
-/// What is said where this version cannot do what is asked for.
-const INSTEAD: &str =
-    "this version brings up IPv4 only: it takes dhcp, DEVICE:dhcp, and IPv4 addresses with none, off or dhcp";
-
 /// Reads the value of one `ip=`. What a colon separates may stand in brackets, as IPv6 addresses must.
 ///
 /// # Errors
@@ -34,24 +30,12 @@ pub(super) fn parse(text: &str) -> Result<Ip, String> {
             return Err(format!("{} comes with an address: ADDRESS::GATEWAY:NETMASK:HOSTNAME:DEVICE:none", field(1)));
         }
         let (mtu, mac) = mtu_and_mac(field(2), rest(3))?;
-        return Ok(Ip { device: some(field(0)), mtu, mac, ..Ip::new(method) });
+        return check_mtu(Ip { device: some(field(0)), mtu, mac, ..Ip::new(method) });
     }
     if fields.len() == 2 {
         return Err(unknown(field(1)));
     }
     explicit(&fields)
-}
-
-/// Whether this version can do it. What it cannot is understood nevertheless, so that the message is about that.
-///
-/// # Errors
-/// It asks for IPv6.
-pub(super) fn supported(ip: Ip) -> Result<Ip, String> {
-    let version_6 = ip.address.as_ref().is_some_and(|given| given.address.is_ipv6());
-    if version_6 || !matches!(ip.method, Method::None | Method::Dhcp) {
-        return Err(INSTEAD.to_owned());
-    }
-    Ok(ip)
 }
 
 /// `ADDRESS:[PEER]:GATEWAY:NETMASK:HOSTNAME:DEVICE:METHOD`, and then an MTU and a MAC, or two name servers.
@@ -73,15 +57,18 @@ fn explicit(fields: &[String]) -> Result<Ip, String> {
     if method == Method::None && address.is_none() {
         return Err(format!("{} without an address", field(6)));
     }
+    if let Some(given) = &address {
+        check_family(method, given.address)?;
+    }
     let hostname = some(field(4));
-    if hostname.as_deref().is_some_and(|name| !crate::dhcp::is_name(name)) {
+    if hostname.as_deref().is_some_and(|name| !crate::lease::is_name(name)) {
         return Err(format!("{} is no host name: letters, digits, '.', '-' and '_'", field(4)));
     }
     let mut ip = Ip { device: some(field(5)), address, hostname, ..Ip::new(method) };
     let servers: Vec<IpAddr> = [field(7), field(8)].iter().filter_map(|text| text.parse().ok()).collect();
     if servers.is_empty() {
         (ip.mtu, ip.mac) = mtu_and_mac(field(7), fields.get(8..).unwrap_or_default())?;
-        return Ok(ip);
+        return check_mtu(ip);
     }
     let given = fields.get(7..).unwrap_or_default().iter().filter(|field| !field.is_empty()).count();
     if given != servers.len() {
@@ -91,8 +78,31 @@ fn explicit(fields: &[String]) -> Result<Ip, String> {
     Ok(ip)
 }
 
+/// One line is for one family.
+fn check_family(method: Method, address: IpAddr) -> Result<(), String> {
+    match (method, address) {
+        (Method::None, _) | (Method::Dhcp, IpAddr::V4(_)) => Ok(()),
+        (Method::Dhcp, IpAddr::V6(address)) => {
+            Err(format!("dhcp asks for what belongs to IPv4; with {address} the method is none"))
+        }
+        (_, address) => Err(format!("an address of one's own ({address}) goes with none, or with dhcp for IPv4")),
+    }
+}
+
+/// The least MTU that IPv6 works with (RFC 8200).
+fn check_mtu(ip: Ip) -> Result<Ip, String> {
+    let version_6 = match ip.method {
+        Method::None | Method::Dhcp => ip.address.as_ref().is_some_and(|given| given.address.is_ipv6()),
+        Method::Dhcp6 | Method::Auto6 | Method::Either6 | Method::Link6 => true,
+    };
+    match ip.mtu {
+        Some(mtu) if version_6 && mtu < 1280 => Err(format!("an MTU of {mtu} is too little for IPv6: 1280 to 65535")),
+        _ => Ok(ip),
+    }
+}
+
 /// The parts of a value. Brackets keep colons together, and are taken away.
-fn fields(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn fields(text: &str) -> Result<Vec<String>, String> {
     let mut fields = vec![String::new()];
     let mut inside = false;
     for c in text.chars() {
@@ -278,18 +288,25 @@ mod tests {
     }
 
     #[test]
-    fn version_6_is_understood_and_refused_with_what_is_taken() {
+    fn version_6_is_understood() {
         let ip = parse("[fd00::5]:[fd00::9]/128:[fd00::1]:64:n1:eth0:none:[fd00::2]:10.1.0.2").unwrap();
         let given = ip.address.clone().unwrap();
         assert_eq!((given.address.to_string(), given.prefix), ("fd00::5".to_owned(), 64));
         assert_eq!(given.gateway.unwrap().to_string(), "fd00::1");
         assert_eq!(given.peer, Some(("fd00::9".parse().unwrap(), Some(128))));
         assert_eq!(ip.dns.len(), 2);
-        assert!(supported(ip).unwrap_err().contains("IPv4 only"));
-        for text in ["dhcp6", "auto6", "eth0:either6", "eth0:link6:1400"] {
-            assert_eq!(supported(parse(text).unwrap()), Err(INSTEAD.to_owned()), "{text}");
+        let routes = |text: &str| {
+            let routes = parse(text).unwrap().address.unwrap().routes();
+            routes.iter().map(|(to, width, by)| format!("{to}/{width} {by}")).collect::<Vec<_>>()
+        };
+        assert_eq!(routes("[fd00::5]::[fd00::1]:64::eth0:none"), ["::/0 fd00::1"]);
+        assert_eq!(routes("[fd00::5]::[fe80::1]:64::eth0:none:1280"), ["::/0 fe80::1"]);
+        assert_eq!(routes("[fd00::5]::[fd00::1]:128::eth0:none"), ["fd00::1/128 ::", "::/0 fd00::1"]);
+        assert_eq!(routes("[fd00::5]:[fd01::1]/64:[fd01::1]:64::eth0:none"), ["fd01::/64 ::", "::/0 fd01::1"]);
+        for (text, method) in [("dhcp6", Method::Dhcp6), ("eth0:either6", Method::Either6)] {
+            assert_eq!(parse(text).unwrap().method, method);
         }
-        assert!(supported(parse("eth0:dhcp").unwrap()).is_ok());
+        assert_eq!(parse("eth0:link6:1400").unwrap().mtu, Some(1400));
     }
 
     #[test]
@@ -312,6 +329,15 @@ mod tests {
             ("10.0.0.1::10.1.0.254:24::eth0:none", "gateway 10.1.0.254 is not on the subnet of 10.0.0.1/24"),
             ("10.0.0.1::10.0.0.1:24::eth0:none", "gateway 10.0.0.1 is the address itself"),
             ("10.0.0.1::fd00:24::eth0:none", "fd00 is not an address"),
+            ("[fd00::5]::[fd01::1]:64::eth0:none", "gateway fd01::1 is not on the subnet of fd00::5/64"),
+            ("[fd00::5]::10.0.0.1:64::eth0:none", "not of one family"),
+            ("[fe80::5]::[fd01::1]:64::eth0:none", "fe80::5 is link-local"),
+            ("[ff02::5]:::64::eth0:none", "ff02::5 is not a host's address"),
+            ("[fd00::5]:::64::eth0:dhcp", "with fd00::5 the method is none"),
+            ("[fd00::5]:::64::eth0:auto6", "goes with none"),
+            ("10.0.0.1:::24::eth0:dhcp6", "goes with none"),
+            ("[fd00::5]:::64::eth0:none:1279", "too little for IPv6"),
+            ("eth0:auto6:600", "too little for IPv6"),
             ("10.0.0.1::[fd00::1]:24::eth0:none", "not of one family"),
             ("10.0.0.255::10.0.0.254:24::eth0:none", "own or its broadcast"),
             ("224.0.0.1:::24::eth0:none", "not a host's address"),

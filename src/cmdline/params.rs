@@ -38,7 +38,7 @@ pub const PARAMS: &[Param] = &[
         group: "Image",
         value: "URL[,URL…] | dhcp",
         default: "none: an error that says so",
-        meaning: "the image: what `rootstream image publish` made, named by its manifest (`…/NAME/BUILD.json`) or by the pointer to the newest one (`…/NAME/latest.json`); or a plain `.tar`, `.tar.gz`, `.tar.zst` or `.tar.xz`, or a `.squashfs` or `.erofs` file system, over `http://` or `https://`, whose servers are known by the certificates in the initramfs alone (`tls/` of the site). Several URLs are mirrors of the same bytes: a node begins at any of them, goes on at another where one fails, and leaves a slow one. `dhcp`: the URL that the lease has as root path (option 17), or else as boot file (option 67); only where the initramfs holds a trust key, because anybody can answer DHCP",
+        meaning: "the image: what `rootstream image publish` made, named by its manifest (`…/NAME/BUILD.json`) or by the pointer to the newest one (`…/NAME/latest.json`); or a plain `.tar`, `.tar.gz`, `.tar.zst` or `.tar.xz`, or a `.squashfs` or `.erofs` file system, over `http://` or `https://`, whose servers are known by the certificates in the initramfs alone (`tls/` of the site). An IPv6 address stands in brackets (`http://[fd00::1]:8080/…`), and needs an `ip=` that brings up IPv6. Several URLs are mirrors of the same bytes: a node begins at any of them, goes on at another where one fails, and leaves a slow one. `dhcp`: the URL that the lease has as root path (option 17), or else as boot file (option 67); only where the initramfs holds a trust key, because anybody can answer DHCP",
         set: |config, value| {
             config.image.from_lease = value == "dhcp";
             if !config.image.from_lease {
@@ -108,9 +108,9 @@ pub const PARAMS: &[Param] = &[
     Param {
         name: "ip",
         group: "Network",
-        value: "dhcp | DEVICE:dhcp[:[MTU][:MAC]] | [ADDRESS]:[PEER]:[GATEWAY]:[NETMASK]:[HOSTNAME]:[DEVICE]:METHOD[:[MTU][:MAC] | :[DNS][:DNS]]",
+        value: "METHOD | DEVICE:METHOD[:[MTU][:MAC]] | [ADDRESS]:[PEER]:[GATEWAY]:[NETMASK]:[HOSTNAME]:[DEVICE]:METHOD[:[MTU][:MAC] | :[DNS][:DNS]]",
         default: "dhcp on every port, first lease wins",
-        meaning: "as in dracut.cmdline(7). METHOD: `none` or `off`, the address is all there is and no server is asked; `dhcp`, `on` or `any`, and with an address DHCP is asked for the rest only (INFORM). NETMASK: a prefix length or a dotted mask. DEVICE: the kernel's name (`eth0`; names that udev gives, such as `eno1`, do not exist in stage 1), the MAC with dashes, or the driver; without one, any port. PEER: the other end of a point-to-point link, as `ADDRESS/PREFIX` or beside a mask of 32 bits; else the boot server, as PXELINUX writes it, which changes nothing. Given several times, each line is for its port, and of those ports the first that is ready wins. Methods and addresses of IPv6 are refused by this version",
+        meaning: "as in dracut.cmdline(7). METHOD: `none` or `off`, the address is all there is and no server is asked; `dhcp`, `on` or `any` for IPv4, and with an address DHCP is asked for the rest only (INFORM). For IPv6: `auto6`, an address of the prefix that a router advertises; `dhcp6`, one of a DHCPv6 server; `either6`, what the routers say; `link6`, no address but the link's own. IPv6 addresses stand in brackets: `ip=[fd00::9]::[fd00::1]:64::eth0:none`; the gateway may be link-local. NETMASK: a prefix length or a dotted mask. DEVICE: the kernel's name (`eth0`; names that udev gives, such as `eno1`, do not exist in stage 1), the MAC with dashes, or the driver; without one, any port. PEER: the other end of a point-to-point link, as `ADDRESS/PREFIX` or beside a mask of 32 bits; else the boot server, as PXELINUX writes it, which changes nothing. Given several times, each line is for its port, and of those ports the first that is ready wins",
         set: |config, value| ip(value).map(|ip| config.net.ip.push(ip)),
     },
     Param {
@@ -138,7 +138,7 @@ pub const PARAMS: &[Param] = &[
         group: "Network",
         value: "IP",
         default: "the lease's",
-        meaning: "a name server to ask before the lease's, in stage 2 too; may be given several times",
+        meaning: "a name server to ask before the lease's, in stage 2 too, of either family; may be given several times",
         set: |config, value| address(value).map(|server| config.net.nameservers.push(server)),
     },
     Param {
@@ -173,7 +173,7 @@ pub const PARAMS: &[Param] = &[
         group: "Network",
         value: "NET/MASK:[GATEWAY][:DEVICE]",
         default: "the lease's",
-        meaning: "a route beside the lease's, or in place of its route to the same network; without a gateway the network is on the link; for the port DEVICE, if that is the one that the boot takes. May be given several times",
+        meaning: "a route beside the lease's, or in place of its route to the same network, IPv6 in brackets: `[fd01::]/48:[fd00::1]`; without a gateway the network is on the link; for the port DEVICE, if that is the one that the boot takes. May be given several times",
         set: |config, value| route::parse(value).map(|route| config.net.routes.push(route)),
     },
     Param {

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::net::ClientId;
+use crate::net::{ClientId, Method};
 
 fn good(line: &str) -> Config {
     let parsed = parse(&format!("rootstream.image=http://m/i.tar {line}"));
@@ -165,7 +165,8 @@ fn ports_come_from_both_parameters() {
     let net = good("ip=eth1:dhcp ip=10.0.0.1::10.0.0.254:255.0.0.0 rootstream.net=e1000e,52:54:00:ac:10:01").net;
     assert_eq!((net.ports.len(), net.ip.len()), (2, 2));
     assert_eq!(good("ip=dhcp").net.ports.len(), 0);
-    assert!(mistake("ip=eth0:dhcp6").contains("this version brings up IPv4 only"));
+    assert_eq!(good("ip=eth0:dhcp6").net.ip[0].method, Method::Dhcp6);
+    assert!(mistake("ip=eth0:dhcp5").contains("auto6, either6, link6"));
     assert!(mistake("rootstream.net=a,,b").contains("empty name"));
 }
 

@@ -9,6 +9,7 @@ use crate::image::Overlay;
 use crate::mac::{self, parse_mac};
 use crate::modules::Request;
 use crate::net::{ClientId, Ip};
+use crate::url;
 
 /// `60s`, `10m`, `1h`, `500ms`; a bare number is seconds. At most a day.
 pub(super) fn duration(value: &str) -> Result<Duration, String> {
@@ -49,17 +50,14 @@ pub(super) fn urls(value: &str) -> Result<Vec<String>, String> {
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn check_url(url: &str) -> Result<(), String> {
-    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+    if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err(match url.split_once("://") {
             Some((scheme, _)) => format!("this version fetches http:// and https://, not {scheme}://"),
             None if url == "dhcp" => "dhcp stands alone: the lease names the image then, and has no mirrors".to_owned(),
             None => format!("{url} is not a URL such as http://master/images/compute/1.tar.zst"),
         });
-    };
-    if rest.starts_with('/') || rest.is_empty() {
-        return Err(format!("{url} names no host"));
     }
-    Ok(())
+    url::host(url).map(drop)
 }
 
 /// Archives for on top of the image, each with what differs from node to node.
@@ -92,7 +90,7 @@ pub(super) fn sha256(value: &str) -> Result<[u8; 32], String> {
 
 /// A port, and how it gets its address.
 pub(super) fn ip(value: &str) -> Result<Ip, String> {
-    ip::supported(ip::parse(value)?)
+    ip::parse(value)
 }
 
 /// `01-52-54-00-ac-10-01`, as PXELINUX writes it: hardware type and address. Colons and a missing hardware type are taken

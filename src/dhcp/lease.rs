@@ -1,13 +1,12 @@
-//! What a server grants: checked, clamped, and turned into our own terms.
+//! What a server grants: checked, clamped, and turned into a [`Lease`].
 
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-
 use super::search;
 use super::wire::{Message, option};
+use crate::lease::is_name;
 
 /// As little as a server can mean: one of 0 s or 1 s would be renewed without end.
 const SHORTEST: Duration = Duration::from_secs(5);
@@ -17,63 +16,9 @@ const SHORTEST_RENEWAL: Duration = Duration::from_secs(2);
 const INFINITE: u32 = u32::MAX;
 /// Below this IPv4 does not work (RFC 791).
 const SMALLEST_MTU: u16 = 576;
-const LONGEST_NAME: usize = 253;
 
-/// What a server granted, checked and clamped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Lease {
-    /// Our address (`yiaddr`).
-    pub address: Ipv4Addr,
-    /// Prefix length of the subnet mask.
-    pub prefix: u8,
-    /// The server's identifier (option 54).
-    pub server: Ipv4Addr,
-    /// Routes in order: destination, prefix length, gateway (option 121, else option 3). The
-    /// gateway 0.0.0.0 says that the destination is on the link.
-    pub routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
-    /// Name servers (option 6).
-    pub dns: Vec<Ipv4Addr>,
-    /// Domain name (option 15).
-    pub domain: Option<String>,
-    /// Domains that complete short names, in order (option 119).
-    pub search: Vec<String>,
-    /// Host name (option 12).
-    pub hostname: Option<String>,
-    /// Interface MTU (option 26).
-    pub mtu: Option<u16>,
-    /// NTP servers (option 42).
-    pub ntp: Vec<Ipv4Addr>,
-    /// Log servers (option 7).
-    pub log_servers: Vec<Ipv4Addr>,
-    /// Root path (option 17).
-    pub root_path: Option<String>,
-    /// Boot file (option 67, or the message's own field).
-    pub boot_file: Option<String>,
-    /// What only the site's own programs understand (option 43), as it came. In hexadecimal, when serialized.
-    #[serde(serialize_with = "in_hexadecimal")]
-    pub vendor: Vec<u8>,
-    /// Lease time; `None` is infinite. In seconds, when serialized.
-    #[serde(serialize_with = "in_seconds")]
-    pub time: Option<Duration>,
-    /// When it is renewed with its own server (T1, option 58), and when with any (T2, option 59), both from when it was
-    /// granted and `renewal` < `rebinding` < `time`. In seconds, when serialized.
-    #[serde(serialize_with = "in_seconds")]
-    pub renewal: Option<Duration>,
-    /// See `renewal`.
-    #[serde(serialize_with = "in_seconds")]
-    pub rebinding: Option<Duration>,
-    /// When it was granted or last renewed, from the kernel's start. In seconds, when serialized.
-    #[serde(serialize_with = "in_seconds")]
-    pub granted: Option<Duration>,
-}
-
-fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(|time| time.as_secs()).serialize(serializer)
-}
-
-fn in_hexadecimal<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().serialize(serializer)
-}
+/// What a DHCPv4 server granted, checked and clamped.
+pub type Lease = crate::lease::Lease<Ipv4Addr>;
 
 /// Why an offer cannot be used at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,42 +102,6 @@ impl Lease {
         }
         Ok((lease, notes))
     }
-
-    /// A lease for ever that says nothing but the address.
-    pub fn new(address: Ipv4Addr, prefix: u8, server: Ipv4Addr) -> Self {
-        Self {
-            address,
-            prefix,
-            server,
-            routes: Vec::new(),
-            dns: Vec::new(),
-            domain: None,
-            search: Vec::new(),
-            hostname: None,
-            mtu: None,
-            ntp: Vec::new(),
-            log_servers: Vec::new(),
-            root_path: None,
-            boot_file: None,
-            vendor: Vec::new(),
-            time: None,
-            renewal: None,
-            rebinding: None,
-            granted: None,
-        }
-    }
-
-    /// Whether the subnet or a route leads to an address.
-    pub fn reaches(&self, host: Ipv4Addr) -> bool {
-        network(host, self.prefix) == network(self.address, self.prefix)
-            || self.routes.iter().any(|(to, width, _)| network(host, *width) == *to)
-    }
-
-    /// What completes short names: the search list, or without one the domain.
-    pub fn search_list(&self) -> Vec<&str> {
-        let list = self.search.iter().map(String::as_str);
-        if self.search.is_empty() { self.domain.as_deref().into_iter().collect() } else { list.collect() }
-    }
 }
 
 /// Whether a host can have this address on such a subnet.
@@ -231,7 +140,7 @@ fn mask(prefix: u8) -> u32 {
 }
 
 /// The first address of the subnet that this one is on.
-pub(crate) fn network(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
+fn network(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(address) & mask(prefix))
 }
 
@@ -302,13 +211,6 @@ fn name(message: &Message, code: u8, what: &str, notes: &mut Vec<String>) -> Opt
     }
     notes.push(format!("{what} of {} bytes dropped: \"{}\"", name.len(), shown(&name)));
     None
-}
-
-/// Whether a name may go into files and commands: letters, digits, `.`, `-` and `_`.
-pub(crate) fn is_name(name: &str) -> bool {
-    name.len() <= LONGEST_NAME
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
 }
 
 fn search_list(message: &Message, notes: &mut Vec<String>) -> Vec<String> {

@@ -15,7 +15,7 @@ mod search;
 pub mod wire;
 
 pub use lease::Lease;
-pub(crate) use lease::{check_address, is_name, network};
+pub(crate) use lease::check_address;
 
 use std::fmt;
 

@@ -9,8 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::stage2::{self, Port};
-use crate::dhcp::Lease;
 use crate::inside::resolve;
+use crate::lease::Lease;
 use crate::report::Record;
 
 /// A file that hand-over adds to the image, or to the /run that moves there.

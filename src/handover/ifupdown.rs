@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::files::{File, is_open};
@@ -76,7 +75,7 @@ fn interface(port: &Port<'_>, dhclient: bool) -> String {
                 let _ = writeln!(text, "    mtu {mtu}");
             }
             for (to, width, gateway) in &lease.routes {
-                let through = if *gateway == Ipv4Addr::UNSPECIFIED { String::new() } else { format!(" via {gateway}") };
+                let through = if gateway.is_unspecified() { String::new() } else { format!(" via {gateway}") };
                 let _ = writeln!(text, "    up ip route replace {to}/{width}{through} dev {name}");
             }
         }

@@ -105,7 +105,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::dhcp::Lease;
+    use crate::lease::Lease;
     use crate::mac::Hardware;
     use crate::net::ClientId;
 
@@ -119,6 +119,7 @@ mod tests {
             hostname: Some("n1".to_owned()),
             ..Lease::new(Ipv4Addr::new(172, 16, 0, 1), 24, master)
         }
+        .widened()
     }
 
     /// The port with that lease.

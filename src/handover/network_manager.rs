@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::files::File;
@@ -87,10 +87,10 @@ fn keyfile(port: &Port<'_>, uuid: &str) -> String {
         Origin::Static => {
             let _ = writeln!(text, "method=manual\naddress1={}/{}", lease.address, lease.prefix);
             for (number, (to, width, gateway)) in lease.routes.iter().enumerate() {
-                let through = if *gateway == Ipv4Addr::UNSPECIFIED { String::new() } else { format!(",{gateway}") };
+                let through = if gateway.is_unspecified() { String::new() } else { format!(",{gateway}") };
                 let _ = writeln!(text, "route{}={to}/{width}{through}", number + 1);
             }
-            let list = |servers: &[Ipv4Addr]| servers.iter().map(|server| format!("{server};")).collect::<String>();
+            let list = |servers: &[IpAddr]| servers.iter().map(|server| format!("{server};")).collect::<String>();
             let _ = writeln!(text, "dns={}", list(&lease.dns));
             if let Some(domain) = &lease.domain {
                 let _ = writeln!(text, "dns-search={domain};");

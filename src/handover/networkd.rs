@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::files::File;
@@ -91,7 +90,7 @@ fn fixed(text: &mut String, port: &Port<'_>) {
     }
     for (to, width, gateway) in &lease.routes {
         let _ = writeln!(text, "\n[Route]\nDestination={to}/{width}");
-        let _ = if *gateway == Ipv4Addr::UNSPECIFIED {
+        let _ = if gateway.is_unspecified() {
             writeln!(text, "Scope=link")
         } else {
             writeln!(text, "Gateway={gateway}\nGatewayOnLink=yes")
@@ -180,7 +179,7 @@ mod tests {
     #[test]
     fn a_fixed_address_stays_fixed() {
         let mut lease = lease();
-        lease.routes.push((Ipv4Addr::new(10, 9, 0, 0), 16, Ipv4Addr::UNSPECIFIED));
+        lease.routes.push(("10.9.0.0".parse().unwrap(), 16, "0.0.0.0".parse().unwrap()));
         lease.mtu = Some(9000);
         let fixed = Port { origin: Origin::Static, permanent: false, ..port(&lease, &ClientId::Mac) };
         assert_eq!(

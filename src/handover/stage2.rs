@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::files::File;
 use super::{ifupdown, network_manager, networkd};
-use crate::dhcp::Lease;
+use crate::lease::Lease;
 use crate::mac::Hardware;
 use crate::net::{ClientId, Network};
 use crate::say;

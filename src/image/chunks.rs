@@ -1,8 +1,8 @@
 //! A published image: its chunks are digested, decoded and written by several threads at once.
 //!
 //! One thread fetches the file in order, as for any image, each chunk into a buffer of its own. Each worker takes the
-//! next of these as it is, compares its digest with the manifest's, and only then decodes it, all at once into a buffer
-//! that the worker keeps. Memory is two buffers a worker and one more, whatever the image.
+//! next of these as it is, or two that are there, compares their digests with the manifest's, and only then decodes them,
+//! each at once into a buffer that the worker keeps. Memory is three buffers a worker and one more, whatever the image.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -10,7 +10,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, ensure};
-use sha2::{Digest as _, Sha256};
 
 use super::archive::Archive;
 use super::cut::{Cuts, Part, Tail};
@@ -50,13 +49,13 @@ struct Work<'a> {
     repair: &'a dyn Repair,
 }
 
-/// The way from the fetching thread to these workers: a block for each, and one to fill meanwhile.
+/// The way from the fetching thread to these workers: two blocks for each, and one to fill meanwhile.
 ///
 /// # Errors
 /// A chunk is larger than this machine can address.
 pub(super) fn pipe(manifest: &Manifest, options: Unpack) -> anyhow::Result<(Writer, Reader)> {
     let lengths = manifest.chunks.iter().map(|chunk| usize::try_from(chunk.size)).collect::<Result<_, _>>()?;
-    Ok(pipe::pieces(options.workers.max(1) + 1, lengths))
+    Ok(pipe::pieces(2 * options.workers.max(1) + 1, lengths))
 }
 
 /// Unpacks a published archive into the directory `root`.
@@ -77,7 +76,7 @@ pub(super) fn unpack(
         let mut decoder = Decoder::new(manifest.media)?;
         let most = usize::try_from(manifest.most_unpacked())?;
         let mut unpacked = vec![0; most];
-        work.each(|index, chunk, packed| {
+        work.each(options.workers, |index, chunk, packed| {
             let what = || format!("chunk {index} of the image");
             let place = unpacked.get_mut(..usize::try_from(chunk.unpacked)?).context("a chunk beyond the largest")?;
             let todo = "publish the image again";
@@ -108,7 +107,7 @@ pub(super) fn store(
     let file = store::create(root, kind)?;
     let work = Work::new(manifest, stream, repair);
     work.share(options.workers, || {
-        work.each(|_, chunk, packed| {
+        work.each(options.workers, |_, chunk, packed| {
             let todo = "give the node more memory, or make the image smaller";
             file.write_all_at(packed, chunk.offset).advise("storing the image", todo)
         })
@@ -183,29 +182,60 @@ impl<'a> Work<'a> {
     }
 
     /// Calls `take` with chunk after chunk whose digest is right, until there are none left for this worker.
-    fn each(&self, mut take: impl FnMut(usize, &Chunk, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        while let Some((index, chunk, mut taken)) = self.next()? {
-            let packed = taken.bytes();
-            ensure!(packed.len() as u64 == chunk.size, "the image ends in chunk {index}");
-            if Digest(Sha256::digest(&*packed).into()) != chunk.sha256 {
-                self.repair.repair(index, chunk, packed)?;
+    fn each(
+        &self,
+        workers: usize,
+        mut take: impl FnMut(usize, &Chunk, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        loop {
+            let mut pieces = self.next(workers)?;
+            let digests = match pieces.as_mut_slice() {
+                [] => return Ok(()),
+                [first, second] => sha256x2::of_two([first.taken.bytes(), second.taken.bytes()]).to_vec(),
+                pieces => pieces.iter_mut().map(|piece| sha256x2::of(piece.taken.bytes())).collect(),
+            };
+            for (Piece { index, chunk, mut taken }, digest) in pieces.into_iter().zip(digests) {
+                let packed = taken.bytes();
+                ensure!(packed.len() as u64 == chunk.size, "the image ends in chunk {index}");
+                if Digest(digest) != chunk.sha256 {
+                    self.repair.repair(index, chunk, packed)?;
+                }
+                take(index, chunk, packed)?;
             }
-            take(index, chunk, packed)?;
         }
-        Ok(())
     }
 
-    /// The next chunk's bytes as they came.
-    fn next(&self) -> anyhow::Result<Option<(usize, &'a Chunk, Taken)>> {
+    /// The next chunk's bytes as they came, and those of the one behind it if they are there already; none at the end.
+    /// Near the end each worker takes one, so that none is left with two when the others are done.
+    fn next(&self, workers: usize) -> anyhow::Result<Vec<Piece<'a>>> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = source.next;
-        let Some(chunk) = self.manifest.chunks.get(index) else { return Ok(None) };
-        source.next += 1;
-        let taken = source.stream.piece()?.with_context(|| format!("the image ends before chunk {index}"))?;
-        if index + 1 == self.manifest.chunks.len() {
+        let chunks = &self.manifest.chunks;
+        let mut pieces = Vec::with_capacity(2);
+        while let Some(chunk) = chunks.get(source.next) {
+            let index = source.next;
+            let taken = if pieces.is_empty() {
+                source.stream.piece()?.with_context(|| format!("the image ends before chunk {index}"))?
+            } else if pieces.len() == 2 || index + 2 * workers > chunks.len() {
+                break;
+            } else if let Some(taken) = source.stream.piece_at_hand() {
+                taken
+            } else {
+                break;
+            };
+            source.next += 1;
+            pieces.push(Piece { index, chunk, taken });
+        }
+        if source.next == chunks.len() && !pieces.is_empty() {
             // The fetching thread ends only when all that it sent has been taken, or nobody takes any more.
             ensure!(source.stream.piece()?.is_none(), "the image is longer than its manifest says");
         }
-        Ok(Some((index, chunk, taken)))
+        Ok(pieces)
     }
+}
+
+/// A chunk as it came.
+struct Piece<'a> {
+    index: usize,
+    chunk: &'a Chunk,
+    taken: Taken,
 }

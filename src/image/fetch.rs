@@ -20,6 +20,7 @@ use super::turns::{Ask, Wait, Work};
 use super::watch::Watch;
 use crate::failure::{Advise as _, refuse};
 use crate::say;
+use crate::url::authority;
 
 /// More than this is not read again only to find out whether another mirror is faster.
 const CHEAP: u64 = 1 << 20;
@@ -109,7 +110,7 @@ impl Work for Fetch<'_> {
         let span = self.transfer.span(mirror, self.mirrors.has_ranges(mirror));
         let asked_whole = span.is_none();
         let several = self.ask.urls.len() > 1;
-        self.progress.from(several.then(|| host(url).to_owned()), self.mirrors.tally().retries);
+        self.progress.from(several.then(|| authority(url).to_owned()), self.mirrors.tally().retries);
         let response = self.mirrors.get(mirror, url, span)?;
         let (skip, compare) = self.judge(mirror, &response.answer, asked_whole)?;
         say::debug!("image: {}: {:?}: after {skip} bytes", response.url, response.answer);
@@ -254,9 +255,4 @@ impl From<Difference> for Fault {
             }
         }
     }
-}
-
-/// Host and port of a URL.
-fn host(url: &str) -> &str {
-    url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or(url)
 }

@@ -2,8 +2,8 @@
 
 use super::{Anchors, Settings};
 use crate::cmdline::check_url;
-use crate::dhcp::Lease;
 use crate::failure::refuse;
+use crate::lease::Lease;
 use crate::say;
 
 /// The settings with the URL that the lease names.
@@ -55,6 +55,7 @@ mod tests {
 
     use super::*;
     use crate::cmdline;
+    use crate::dhcp;
     use crate::dhcp::wire::{Kind, Message, option};
     use crate::image::trust::Keys;
 
@@ -75,7 +76,7 @@ mod tests {
             message = message.with(option::ROOT_PATH, root_path);
         }
         message.file = boot_file.unwrap_or_default().into();
-        Lease::from_message(&message, 1500).unwrap().0
+        dhcp::Lease::from_message(&message, 1500).unwrap().0.widened()
     }
 
     fn locate(line: &str, anchors: &Anchors, lease: Option<&Lease>) -> Result<Vec<String>, String> {

@@ -209,6 +209,12 @@ impl Reader {
         Ok(block.map(|block| Taken { shared: Arc::clone(&self.shared), block: Some(block) }))
     }
 
+    /// A piece that need not be waited for.
+    pub(super) fn piece_at_hand(&mut self) -> Option<Taken> {
+        let block = self.shared.lock().full.pop_front()?;
+        Some(Taken { shared: Arc::clone(&self.shared), block: Some(block) })
+    }
+
     fn next(&self) -> io::Result<Option<Block>> {
         let mut state = self.shared.lock();
         loop {

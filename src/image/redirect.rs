@@ -3,6 +3,7 @@
 use ureq::http::{StatusCode, Uri};
 
 use super::tls::is_secure;
+use crate::url::host;
 
 /// Whether an answer of this status is a redirect that a request for a file follows (RFC 9110 15.4).
 pub(super) fn leads_on(status: StatusCode) -> bool {
@@ -16,6 +17,10 @@ pub(super) fn leads_on(status: StatusCode) -> bool {
 pub(super) fn next(base: &Uri, location: &str) -> Result<String, String> {
     let url = resolve(base, location);
     let scheme = scheme(&url).unwrap_or_default();
+    let http = scheme.eq_ignore_ascii_case("http") || is_secure(&url);
+    if http && let Err(why) = host(&url) {
+        return Err(format!("a redirect is not followed: {why}"));
+    }
     let allowed = is_secure(&url) || (scheme.eq_ignore_ascii_case("http") && base.scheme_str() != Some("https"));
     if allowed { Ok(url) } else { Err(format!("a redirect to {url} is not followed: the scheme changes")) }
 }
@@ -98,6 +103,9 @@ mod tests {
         }
         assert_eq!(follow("http://m", "x").unwrap(), "http://m/x");
         assert_eq!(follow("https://[::1]:8/a", "b").unwrap(), "https://[::1]:8/b");
+        assert_eq!(follow("http://[fd00::1]:8/a", "//[fd00::2]/b").unwrap(), "http://[fd00::2]/b");
+        let zone = follow("http://[fd00::1]/a", "http://[fe80::1%25eth0]/b").unwrap_err();
+        assert!(zone.starts_with("a redirect is not followed: [fe80::1%25eth0] is an address of one link"), "{zone}");
     }
 
     // F30

@@ -1,24 +1,33 @@
 //! Puts a lease on a port, and takes it back.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::link::Links;
+use super::link::{Claim, Links};
+use super::packet::Socket;
 use super::port::Port;
-use crate::dhcp::Lease;
+use super::{neighbour, sysctl};
+use crate::failure::refuse;
+use crate::lease::Lease;
+use crate::mac::Hardware;
 use crate::say;
 
 /// How long a port may be without carrier after its MTU was changed; some drivers reset it.
 const RESET: Duration = Duration::from_secs(10);
+/// The kernel asks for about two seconds whether somebody has an IPv6 address.
+const CHECK: Duration = Duration::from_secs(10);
 
 /// What was changed on a port.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    address: Option<(Ipv4Addr, u8)>,
-    routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
+    address: Option<(IpAddr, u8)>,
+    routes: Vec<(IpAddr, u8, IpAddr)>,
+    /// IPv6 was off before.
+    switched_on: bool,
     /// The MTU before.
     mtu: Option<u32>,
 }
@@ -43,8 +52,18 @@ fn try_apply(links: &Links, port: &Port, lease: &Lease, changes: &mut Changes) -
         wait_for_carrier(links, port)?;
     }
     let (address, prefix) = (lease.address, lease.prefix);
+    let listener = match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => {
+            changes.switched_on = sysctl::enable(Path::new(sysctl::FOLDER), port.name())?;
+            Some(Listener::open(port, address))
+        }
+    };
     if links.add_address(index, address, prefix).with_context(|| format!("adding address {address}/{prefix}"))? {
         changes.address = Some((address, prefix));
+    }
+    if let Some(listener) = listener {
+        listener.wait_until_ours(links)?;
     }
     for route in &lease.routes {
         let (to, width, gateway) = *route;
@@ -74,6 +93,60 @@ fn wait_for_carrier(links: &Links, port: &Port) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Listens for who has the IPv6 address that the port is given.
+struct Listener<'a> {
+    port: &'a Port,
+    address: Ipv6Addr,
+    socket: Option<Socket>,
+}
+
+impl<'a> Listener<'a> {
+    fn open(port: &'a Port, address: Ipv6Addr) -> Self {
+        let socket = Socket::neighbours(port.link());
+        let socket = socket.inspect_err(|error| say::debug!("net: {}: no raw socket: {error}", port.name())).ok();
+        Self { port, address, socket }
+    }
+
+    /// Until the kernel knows that nobody else has the address, it cannot be used.
+    fn wait_until_ours(self, links: &Links) -> anyhow::Result<()> {
+        let (started, address) = (Instant::now(), self.address);
+        let mut taken = None;
+        loop {
+            taken = taken.or_else(|| self.taken_by());
+            let known = links.addresses_6(self.port.index()).context("asking for the port's addresses")?;
+            match known.into_iter().find(|(known, _)| *known == address) {
+                Some((_, Claim::Ours)) => return Ok(()),
+                Some((_, Claim::Asked)) if started.elapsed() < CHECK => thread::sleep(Duration::from_millis(20)),
+                Some((_, Claim::Asked)) => {
+                    bail!("the kernel does not know after {} s whether {address} is in use", CHECK.as_secs())
+                }
+                Some((_, Claim::Refused)) => return Err(in_use(address, self.port, taken)),
+                None => bail!("the kernel has taken {address} away again"),
+            }
+        }
+    }
+
+    fn taken_by(&self) -> Option<Hardware> {
+        let mut buffer = [0; 256];
+        while let Ok(Some(frame)) = self.socket.as_ref()?.receive(&mut buffer) {
+            let bytes = buffer.get(..frame.length.min(buffer.len())).filter(|_| !frame.vlan).unwrap_or_default();
+            let claim = neighbour::claim(bytes).map(|(address, mac)| (address, Hardware::Ethernet(mac)));
+            if let Some((_, mac)) = claim.filter(|(address, mac)| *address == self.address && *mac != self.port.mac()) {
+                return Some(mac);
+            }
+        }
+        None
+    }
+}
+
+fn in_use(address: Ipv6Addr, port: &Port, by: Option<Hardware>) -> anyhow::Error {
+    let whose = by.map_or("another machine".to_owned(), |mac| format!("the machine {mac}"));
+    refuse(
+        format!("{address} is in use by {whose} on the link of {}", port.name()),
+        "give this node another address in ip=, or find that machine by its MAC in the switch",
+    )
+}
+
 /// Undoes `changes`.
 pub(super) fn take_back(links: &Links, port: &Port, changes: &Changes) -> anyhow::Result<()> {
     let index = port.index();
@@ -83,6 +156,10 @@ pub(super) fn take_back(links: &Links, port: &Port, changes: &Changes) -> anyhow
     }
     if let Some((address, prefix)) = changes.address {
         links.delete_address(index, address, prefix).with_context(|| format!("deleting address {address}"))?;
+    }
+    if changes.switched_on {
+        let folder = Path::new(sysctl::FOLDER);
+        sysctl::disable(folder, port.name()).with_context(|| format!("switching off IPv6 on {}", port.name()))?;
     }
     if let Some(mtu) = changes.mtu {
         links.set_mtu(index, mtu).with_context(|| format!("setting MTU {mtu}"))?;

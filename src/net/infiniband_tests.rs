@@ -18,8 +18,9 @@ use super::link::{Link, Links};
 use super::port::Port;
 use super::statics::Said;
 use crate::dhcp::client::Identity;
+use crate::dhcp::frame;
 use crate::dhcp::wire::{Kind, Message, Op, option};
-use crate::dhcp::{Lease, frame};
+use crate::lease::Lease;
 use crate::mac::Hardware;
 
 const IPV4: u16 = 0x0800;
@@ -177,7 +178,8 @@ fn dnsmasq_gives_a_lease_over_infiniband() {
         }
     });
     let lease = node.lease();
-    assert_eq!((lease.address, lease.prefix, lease.server), (Ipv4Addr::new(172, 16, 0, 7), 24, MASTER));
+    assert_eq!(lease.address, Ipv4Addr::new(172, 16, 0, 7));
+    assert_eq!((lease.prefix, lease.server), (24, MASTER.into()));
     assert_eq!(node.port.title(), "ib0 (e4:1d:2d:03:00:12:34:56)");
     assert!(node.port.release());
     wait_for("DHCPRELEASE(srv0) 172.16.0.7");

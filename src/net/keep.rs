@@ -6,7 +6,7 @@
 //! keeps the address instead of losing the node.
 
 use std::io::{self, PipeReader, PipeWriter};
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -18,7 +18,7 @@ use super::configure::{self, Changes};
 use super::link::Links;
 use super::port::Port;
 use super::wait;
-use crate::dhcp::Lease;
+use crate::lease::Lease;
 use crate::say;
 
 /// How often the port's carrier is looked at.
@@ -147,7 +147,8 @@ impl Kept {
 }
 
 fn sink(lease: &Lease) -> Option<UdpSocket> {
-    UdpSocket::bind((lease.address, CLIENT_PORT)).inspect_err(|error| say::debug!("net: UDP port 68: {error}")).ok()
+    let version_4 = Some(lease.address).filter(IpAddr::is_ipv4)?;
+    UdpSocket::bind((version_4, CLIENT_PORT)).inspect_err(|error| say::debug!("net: UDP port 68: {error}")).ok()
 }
 
 /// Keeps a lease in a thread of its own, until it is stopped or dropped.

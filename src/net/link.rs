@@ -5,20 +5,20 @@ use std::fmt;
 use std::fs;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBond, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
-use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::packet_core::DefaultNla;
-use rtnetlink::{Handle, LinkBond, LinkMessageBuilder, LinkUnspec, LinkVlan, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBond, LinkMessageBuilder, LinkUnspec, LinkVlan};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{Bond, BondOption};
@@ -50,6 +50,17 @@ pub(super) struct Link {
     pub(super) carrier: bool,
     pub(super) mtu: u32,
     pub(super) max_mtu: Option<u32>,
+}
+
+/// How far an IPv6 address is ours (RFC 4862 section 5.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// The kernel asks whether somebody has it.
+    Asked,
+    /// Somebody has it.
+    Refused,
+    /// It is ours.
+    Ours,
 }
 
 #[cfg(test)]
@@ -152,25 +163,32 @@ impl Links {
     }
 
     /// Adds an address, and with it the route to its subnet. False when it was there already.
-    pub(super) fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<bool> {
-        is_new(self.run(self.handle.address().add(index, IpAddr::V4(address), prefix).execute()))
+    pub(super) fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<bool> {
+        is_new(self.run(self.handle.address().add(index, address, prefix).execute()))
     }
 
-    pub(super) fn delete_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+    pub(super) fn delete_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
         let mut message = AddressMessage::default();
         message.header =
-            AddressHeader { family: AddressFamily::Inet, prefix_len: prefix, index, ..AddressHeader::default() };
-        message.attributes = vec![AddressAttribute::Local(IpAddr::V4(address))];
+            AddressHeader { family: family(address), prefix_len: prefix, index, ..AddressHeader::default() };
+        message.attributes = vec![AddressAttribute::Local(address)];
         self.run(self.handle.address().del(message).execute())
     }
 
-    /// Adds a route; the gateway 0.0.0.0 means that the destination is on the link. False when it
+    /// The IPv6 addresses of a port, each with what the kernel knows of others that have it.
+    pub(super) fn addresses_6(&self, index: u32) -> io::Result<Vec<(Ipv6Addr, Claim)>> {
+        let get = self.handle.address().get().set_link_index_filter(index);
+        let messages: Vec<AddressMessage> = self.run(get.execute().try_collect())?;
+        Ok(messages.into_iter().filter_map(claim).collect())
+    }
+
+    /// Adds a route; an unspecified gateway means that the destination is on the link. False when it
     /// was there already.
-    pub(super) fn add_route(&self, index: u32, route: (Ipv4Addr, u8, Ipv4Addr)) -> io::Result<bool> {
+    pub(super) fn add_route(&self, index: u32, route: (IpAddr, u8, IpAddr)) -> io::Result<bool> {
         is_new(self.run(self.handle.route().add(route_message(index, route)).execute()))
     }
 
-    pub(super) fn delete_route(&self, index: u32, route: (Ipv4Addr, u8, Ipv4Addr)) -> io::Result<()> {
+    pub(super) fn delete_route(&self, index: u32, route: (IpAddr, u8, IpAddr)) -> io::Result<()> {
         self.run(self.handle.route().del(route_message(index, route)).execute())
     }
 
@@ -213,12 +231,41 @@ fn bond_message(bond: &Bond) -> LinkMessage {
     }
 }
 
-fn route_message(index: u32, (destination, prefix, gateway): (Ipv4Addr, u8, Ipv4Addr)) -> RouteMessage {
-    let builder = RouteMessageBuilder::<Ipv4Addr>::new()
-        .output_interface(index)
-        .destination_prefix(destination, prefix)
-        .protocol(RouteProtocol::Dhcp);
-    if gateway.is_unspecified() { builder.scope(RouteScope::Link).build() } else { builder.gateway(gateway).build() }
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn route_message(index: u32, (destination, prefix, gateway): (IpAddr, u8, IpAddr)) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let on_link = gateway.is_unspecified();
+    message.header = RouteHeader {
+        address_family: family(destination),
+        destination_prefix_length: prefix,
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Dhcp,
+        scope: if on_link { RouteScope::Link } else { RouteScope::Universe },
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![RouteAttribute::Oif(index), RouteAttribute::Destination(destination.into())];
+    message.attributes.extend((!on_link).then(|| RouteAttribute::Gateway(gateway.into())));
+    message
+}
+
+fn claim(message: AddressMessage) -> Option<(Ipv6Addr, Claim)> {
+    let flags = message.header.flags;
+    let address = message.attributes.into_iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(IpAddr::V6(address)) => Some(address),
+        _ => None,
+    })?;
+    let claim = if flags.contains(AddressHeaderFlags::Dadfailed) {
+        Claim::Refused
+    } else if flags.contains(AddressHeaderFlags::Tentative) {
+        Claim::Asked
+    } else {
+        Claim::Ours
+    };
+    Some((address, claim))
 }
 
 fn link(message: LinkMessage) -> Link {
@@ -281,6 +328,8 @@ pub(super) fn driver(sys: &Path, link: &Link) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use netlink_packet_route::link::{BondLacpRate, BondMode, BondXmitHashPolicy};
     use rtnetlink::packet_core::Emitable;
 

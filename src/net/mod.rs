@@ -2,7 +2,8 @@
 //!
 //! - `link`: ports, addresses and routes, by rtnetlink.
 //! - `packet`: raw sockets that see DHCP replies.
-//! - `arp`: whether somebody has an address already.
+//! - `arp`, `neighbour`: whether somebody has an address already.
+//! - `sysctl`: whether the kernel lets a port have IPv6.
 //! - `firmware`: what servers are told of the machine.
 //! - `statics`: what the administrator says about a port.
 //! - `rename`: what ports are called.
@@ -33,6 +34,7 @@ mod keep;
 mod link;
 mod lldp;
 pub mod namespace;
+mod neighbour;
 mod packet;
 mod port;
 mod race;
@@ -40,6 +42,7 @@ mod rename;
 mod resolve;
 mod stack;
 mod statics;
+mod sysctl;
 mod verdict;
 mod vlan;
 mod wait;
@@ -51,9 +54,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::dhcp::Lease;
 use crate::failure::Advise;
 use crate::image::Resolve;
+use crate::lease::Lease;
 use crate::lldp::Neighbour;
 use crate::mac::Hardware;
 use crate::say;
@@ -64,6 +67,7 @@ use link::Links;
 use port::Port;
 pub use rename::Rename;
 use stack::Stack;
+pub(crate) use statics::unspecified;
 pub use statics::{Address, Ip, Method, Route};
 pub use vlan::Vlan;
 
@@ -146,7 +150,6 @@ pub struct Network {
     pub fixed: bool,
     /// What the switch says about the port, or about a port below it.
     pub switch: Option<Neighbour>,
-    nameservers: Vec<IpAddr>,
     loopback: Loopback,
     stack: Stack,
     keeper: Keeper,
@@ -156,11 +159,9 @@ pub struct Network {
 impl Network {
     /// A resolver that asks `nameserver=` and the lease's servers, in-process.
     pub fn resolver(&self) -> Arc<dyn Resolve> {
-        // Those of the command line that are IPv4 are part of the lease.
-        let own = self.nameservers.iter().copied().filter(IpAddr::is_ipv6);
-        let servers = own.chain(self.lease.dns.iter().copied().map(IpAddr::V4));
+        // Those of the command line are part of the lease.
         let search = self.lease.search_list().into_iter().map(str::to_owned).collect();
-        Arc::new(resolve::Dns::new(servers, search))
+        Arc::new(resolve::Dns::new(self.lease.dns.iter().copied(), search, self.lease.address.is_ipv6()))
     }
 
     /// Ends the renewals: the lease is as it will be handed over.
@@ -209,6 +210,7 @@ impl Network {
 /// ports are left as they were found.
 pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
     let started = Instant::now();
+    destination::check(settings)?;
     let links = Links::open().advise("opening rtnetlink", "build the kernel with CONFIG_NET")?;
     let loopback = Loopback::bring_up(&links)?;
     let mut stack = Stack::new(settings);
@@ -217,19 +219,8 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
             let (fixed, switch) = (kept.port.is_fixed(), kept.port.switch());
             let (port, mac) = (kept.port.name().to_owned(), kept.port.mac());
             say::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
-            let (nameservers, lease) = (settings.nameservers.clone(), kept.lease().clone());
-            Ok(Network {
-                port,
-                mac,
-                lease,
-                fixed,
-                switch,
-                nameservers,
-                loopback,
-                stack,
-                keeper: Keeper::start(kept),
-                settled: None,
-            })
+            let lease = kept.lease().clone();
+            Ok(Network { port, mac, lease, fixed, switch, loopback, stack, keeper: Keeper::start(kept), settled: None })
         }
         Err(failed) => {
             let (links, error) = *failed;

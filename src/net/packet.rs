@@ -13,6 +13,7 @@ use crate::{lldp, sys};
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
+const ETH_P_IPV6: u16 = 0x86dd;
 /// `TP_STATUS_CSUMNOTREADY` of linux/if_packet.h: the sender left the checksum to its NIC.
 const CHECKSUM_NOT_READY: u32 = 1 << 3;
 /// `TP_STATUS_VLAN_VALID`: the frame came with a VLAN tag.
@@ -84,6 +85,11 @@ impl Socket {
     /// Opens a socket for ARP on a port, for frames or packets likewise.
     pub(super) fn arp(link: &Link) -> io::Result<Self> {
         Self::bind(unbound(link)?, link, ETH_P_ARP)
+    }
+
+    /// Opens a socket for what says who has an IPv6 address, which is asked on Ethernet only.
+    pub(super) fn neighbours(link: &Link) -> io::Result<Self> {
+        Self::bind(unbound(link)?, link, ETH_P_IPV6)
     }
 
     /// Opens a socket for LLDP on a port, which only Ethernet has.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use super::packet::{Frame, Socket};
 use super::statics::Said;
 use crate::dhcp::client::{Action, Client, Event, Identity};
 use crate::dhcp::wire::{Message, option};
-use crate::dhcp::{Ignored, Lease, frame};
+use crate::dhcp::{Ignored, frame};
+use crate::lease::Lease;
 use crate::lldp::Neighbour;
 use crate::mac::Hardware;
 use crate::random;
@@ -94,7 +95,7 @@ impl Port {
         };
         // A server answers INFORM to the address, and asks by ARP who has it.
         let address = identity.fixed.filter(|(address, prefix)| {
-            let added = links.add_address(link.index, *address, *prefix);
+            let added = links.add_address(link.index, IpAddr::V4(*address), *prefix);
             added.unwrap_or_else(|error| {
                 say::warn!("net: {}: adding address {address}/{prefix}: {error}", link.name);
                 false
@@ -132,6 +133,11 @@ impl Port {
             Some(why) => say::warn!("net: {} cannot be brought up: {why}", port.full_title()),
         }
         port
+    }
+
+    /// The port as it was found.
+    pub(super) fn link(&self) -> &Link {
+        &self.link
     }
 
     pub(super) fn index(&self) -> u32 {
@@ -189,7 +195,7 @@ impl Port {
     pub(super) fn lease(&self) -> Option<Lease> {
         let lease = match self.said.lease() {
             Some(lease) => self.first_carrier.map(|_| lease),
-            None => self.client.lease().map(|lease| self.said.amend(lease.clone())),
+            None => self.client.lease().map(|lease| self.said.amend(lease.clone().widened())),
         };
         lease.map(|lease| Lease { granted: Some(self.granted), ..lease })
     }
@@ -243,7 +249,9 @@ impl Port {
             match self.said.lease() {
                 // Ours since before the carrier went.
                 Some(_) if !self.granted.is_zero() => self.bind(now),
-                Some(lease) => self.check = Some(Check::new(lease.address, now)),
+                Some(Lease { address: IpAddr::V4(address), .. }) => self.check = Some(Check::new(address, now)),
+                // The kernel checks such an address itself, when it is put on the port.
+                Some(lease) => self.take(lease.address, now),
                 None => drop(self.step(Event::Carrier, now)),
             }
         } else {
@@ -261,10 +269,9 @@ impl Port {
             conflict::Step::Wait => {}
             conflict::Step::Probe(address) => self.probe(address),
             conflict::Step::Free(address) => {
-                say::info!("net: {}: address {address} of ip=", self.title());
                 self.send_arp(self.arp.as_ref(), &arp::announcement(self.mac, address));
                 (self.check, self.arp) = (None, None);
-                self.bind(now);
+                self.take(address.into(), now);
             }
         }
     }
@@ -329,6 +336,12 @@ impl Port {
         self.step(Event::Leave, Duration::ZERO).unicast
     }
 
+    /// The address of the command line is ours.
+    fn take(&mut self, address: IpAddr, now: Duration) {
+        say::info!("net: {}: address {address} of ip=", self.title());
+        self.bind(now);
+    }
+
     fn bind(&mut self, now: Duration) {
         self.bound = Some(now);
         self.granted = since_kernel_start();
@@ -338,7 +351,7 @@ impl Port {
     pub(super) fn put_back(&self, links: &Links) -> io::Result<()> {
         let index = self.link.index;
         if let Some((address, prefix)) = self.address {
-            links.delete_address(index, address, prefix)?;
+            links.delete_address(index, IpAddr::V4(address), prefix)?;
         }
         let own = self.link.mac.filter(|own| *own != self.mac);
         if self.link.up && own.is_none() {

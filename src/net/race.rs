@@ -12,9 +12,9 @@ use super::port::Port;
 use super::stack::Stack;
 use super::statics::Said;
 use super::{Settings, verdict, wait};
-use crate::dhcp::Lease;
 use crate::dhcp::client::Identity;
 use crate::failure::refuse;
+use crate::lease::Lease;
 use crate::mac::Hardware;
 use crate::say;
 

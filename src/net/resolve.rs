@@ -28,14 +28,17 @@ const MAX_ALIASES: usize = 16;
 pub(super) struct Dns {
     servers: Vec<SocketAddr>,
     search: Vec<String>,
+    /// IPv6 addresses come first: it is what the port has.
+    version_6: bool,
     rounds: [Duration; 3],
 }
 
 impl Dns {
-    /// `servers` are asked in order; the domains in `search` complete names without a dot, in order.
-    pub(super) fn new(servers: impl IntoIterator<Item = IpAddr>, search: Vec<String>) -> Self {
+    /// `servers` are asked in order; the domains in `search` complete names without a dot, in order. `version_6` says
+    /// which family's addresses come first.
+    pub(super) fn new(servers: impl IntoIterator<Item = IpAddr>, search: Vec<String>, version_6: bool) -> Self {
         let servers = servers.into_iter().take(MAX_SERVERS).map(|server| SocketAddr::new(server, DNS_PORT)).collect();
-        Self { servers, search, rounds: ROUNDS }
+        Self { servers, search, version_6, rounds: ROUNDS }
     }
 
     /// The names to ask for, in order (what resolv.conf calls `ndots:1`).
@@ -81,7 +84,8 @@ impl Resolve for Dns {
             return Err(refuse(format!("the lease names no name server to ask for {host}"), todo));
         }
         for name in self.candidates(host) {
-            let addresses = self.ask(&name).with_context(|| format!("asking for the address of {name}"))?;
+            let mut addresses = self.ask(&name).with_context(|| format!("asking for the address of {name}"))?;
+            addresses.sort_by_key(|address| address.is_ipv6() != self.version_6);
             if !addresses.is_empty() {
                 return Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect());
             }

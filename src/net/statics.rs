@@ -1,12 +1,13 @@
 //! What the administrator says about a port: `ip=`, `rd.route=` and `nameserver=`, and what becomes of a lease by it.
 //! No I/O.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Settings;
 use super::choose;
 use super::link::Link;
-use crate::dhcp::{self, Lease};
+use crate::dhcp;
+use crate::lease::{Lease, network};
 
 /// What one `ip=` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,9 +63,9 @@ pub struct Address {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Where it leads, and the prefix length of that.
-    pub to: (Ipv4Addr, u8),
-    /// The gateway; 0.0.0.0 is on the link.
-    pub gateway: Ipv4Addr,
+    pub to: (IpAddr, u8),
+    /// The gateway; an unspecified one is on the link.
+    pub gateway: IpAddr,
     /// The port that it is about; unset: the one that the boot takes.
     pub device: Option<String>,
 }
@@ -82,52 +83,71 @@ impl Address {
     /// # Errors
     /// What is wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let Some((own, prefix)) = self.version_4() else { return Ok(()) };
-        dhcp::check_address(own, prefix).map_err(|refusal| refusal.to_string())?;
-        let Some(IpAddr::V4(gateway)) = self.gateway else { return Ok(()) };
+        let (own, prefix) = (self.address, self.prefix);
+        match own {
+            IpAddr::V4(own) => dhcp::check_address(own, prefix).map_err(|refusal| refusal.to_string())?,
+            IpAddr::V6(own) if !is_host(own) => return Err(format!("{own} is not a host's address")),
+            IpAddr::V6(own) if own.is_unicast_link_local() => {
+                return Err(format!(
+                    "{own} is link-local: a port gives itself such an address, and no image is behind it"
+                ));
+            }
+            IpAddr::V6(_) => {}
+        }
+        let Some(gateway) = self.gateway else { return Ok(()) };
         if gateway == own {
             return Err(format!("the gateway {gateway} is the address itself"));
         }
-        if !self.is_near(gateway) && prefix < 31 {
+        // On a link of two, the gateway is the other end whatever its address.
+        if !self.is_near(gateway) && prefix < width(own) - 1 {
             return Err(format!("the gateway {gateway} is not on the subnet of {own}/{prefix}"));
         }
         Ok(())
     }
 
-    fn version_4(&self) -> Option<(Ipv4Addr, u8)> {
-        match self.address {
-            IpAddr::V4(address) => Some((address, self.prefix)),
-            IpAddr::V6(_) => None,
-        }
-    }
-
     /// Reached without a gateway, through the address or the peer.
-    fn is_near(&self, other: Ipv4Addr) -> bool {
-        let own =
-            self.version_4().is_some_and(|(own, prefix)| dhcp::network(own, prefix) == dhcp::network(other, prefix));
-        own || self.peer_route().is_some_and(|(peer, width)| dhcp::network(other, width) == peer)
+    fn is_near(&self, other: IpAddr) -> bool {
+        matches!(other, IpAddr::V6(other) if other.is_unicast_link_local())
+            || network(self.address, self.prefix) == network(other, self.prefix)
+            || self.peer_route().is_some_and(|(peer, width)| network(other, width) == peer)
     }
 
     /// The other end's subnet, where it is not the address's own. A peer without a prefix length beside a real netmask
     /// is the boot server, to which the usual routes lead.
-    fn peer_route(&self) -> Option<(Ipv4Addr, u8)> {
-        let (IpAddr::V4(peer), width) = self.peer? else { return None };
-        let width = width.or_else(|| (self.prefix >= 32).then_some(32))?;
-        Some((dhcp::network(peer, width), width))
+    fn peer_route(&self) -> Option<(IpAddr, u8)> {
+        let (peer, given) = self.peer?;
+        let given = given.or_else(|| (self.prefix == width(peer)).then_some(self.prefix))?;
+        Some((network(peer, given), given))
     }
 
     /// Routes in the order in which they can be made: destination, prefix length, gateway, as in a [`Lease`].
-    pub(crate) fn routes(&self) -> Vec<(Ipv4Addr, u8, Ipv4Addr)> {
-        let mut routes: Vec<_> =
-            self.peer_route().into_iter().map(|(to, width)| (to, width, Ipv4Addr::UNSPECIFIED)).collect();
-        if let Some(IpAddr::V4(gateway)) = self.gateway {
+    pub(crate) fn routes(&self) -> Vec<(IpAddr, u8, IpAddr)> {
+        let nowhere = unspecified(self.address);
+        let mut routes: Vec<_> = self.peer_route().into_iter().map(|(to, width)| (to, width, nowhere)).collect();
+        if let Some(gateway) = self.gateway {
             if !self.is_near(gateway) {
-                routes.push((gateway, 32, Ipv4Addr::UNSPECIFIED));
+                routes.push((gateway, width(gateway), nowhere));
             }
-            routes.push((Ipv4Addr::UNSPECIFIED, 0, gateway));
+            routes.push((nowhere, 0, gateway));
         }
         routes
     }
+}
+
+/// Bits of an address of this family.
+fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// Whether a host can have it.
+fn is_host(address: Ipv6Addr) -> bool {
+    let none = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    !none && address.to_ipv4_mapped().is_none()
+}
+
+/// No address, of the family of this one.
+pub(crate) fn unspecified(like: IpAddr) -> IpAddr {
+    if like.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }
 }
 
 /// What the command line says about one port.
@@ -160,13 +180,17 @@ impl Said {
 
     /// The address that the port has, with its prefix length, while DHCP is asked for the rest.
     pub(super) fn informed(&self) -> Option<(Ipv4Addr, u8)> {
-        self.ip.address.as_ref()?.version_4().filter(|_| self.ip.method == Method::Dhcp)
+        let given = self.ip.address.as_ref().filter(|_| self.ip.method == Method::Dhcp)?;
+        match given.address {
+            IpAddr::V4(address) => Some((address, given.prefix)),
+            IpAddr::V6(_) => None,
+        }
     }
 
     /// All that the port gets, where no server is asked.
     pub(super) fn lease(&self) -> Option<Lease> {
-        let (address, prefix) = self.ip.address.as_ref()?.version_4().filter(|_| self.ip.method == Method::None)?;
-        Some(self.amend(Lease::new(address, prefix, Ipv4Addr::UNSPECIFIED)))
+        let given = self.ip.address.as_ref().filter(|_| self.ip.method == Method::None)?;
+        Some(self.amend(Lease::new(given.address, given.prefix, unspecified(given.address))))
     }
 
     /// A lease, with what the command line knows better.
@@ -176,12 +200,8 @@ impl Said {
         let routes: Vec<_> = own.chain(more).collect();
         lease.routes.retain(|(to, width, _)| routes.iter().all(|route| (route.0, route.1) != (*to, *width)));
         lease.routes.extend(routes);
-        let dns = self.ip.dns.iter().chain(&self.nameservers).filter_map(|server| match server {
-            IpAddr::V4(server) => Some(*server),
-            IpAddr::V6(_) => None,
-        });
-        let mut servers: Vec<Ipv4Addr> = Vec::new();
-        for server in dns.chain(lease.dns) {
+        let mut servers: Vec<IpAddr> = Vec::new();
+        for server in self.ip.dns.iter().chain(&self.nameservers).copied().chain(lease.dns) {
             if !servers.contains(&server) {
                 servers.push(server);
             }
@@ -238,7 +258,7 @@ mod tests {
         let line = "ip=10.0.0.5::10.0.0.1:24:n1:eth0:none:10.0.0.2 nameserver=10.0.0.3 nameserver=10.0.0.2 \
                     rd.route=10.9.0.0/16:10.0.0.7 rd.route=10.8.0.0/16:10.0.0.8:eth1";
         let lease = said(line, "eth0").unwrap().lease().unwrap();
-        assert_eq!((lease.address, lease.prefix, lease.time), (Ipv4Addr::new(10, 0, 0, 5), 24, None));
+        assert_eq!((lease.address, lease.prefix, lease.time), (Ipv4Addr::new(10, 0, 0, 5).into(), 24, None));
         assert_eq!(lease.server, Ipv4Addr::UNSPECIFIED);
         assert_eq!(lease.dns, [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)]);
         assert_eq!(lease.hostname.as_deref(), Some("n1"));
@@ -259,7 +279,7 @@ mod tests {
             routes: vec![(Ipv4Addr::new(10, 9, 0, 0), 16, gateway), (Ipv4Addr::UNSPECIFIED, 0, gateway)],
             ..Lease::new(host, 24, gateway)
         };
-        let amended = said.amend(lease);
+        let amended = said.amend(lease.widened());
         assert_eq!((amended.hostname.as_deref(), amended.mtu), (Some("mine"), Some(1400)));
         assert_eq!(amended.dns, [Ipv4Addr::new(10, 0, 0, 3), gateway]);
         let routes: Vec<String> = amended.routes.iter().map(|(to, width, by)| format!("{to}/{width} {by}")).collect();

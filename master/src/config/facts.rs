@@ -7,11 +7,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::Wrong;
-use super::nodes::Node;
-use super::site::Config;
 
 /// Facts that follow from the rest of both files.
-const GIVEN: [&str; 7] = ["hostname", "mac", "ip", "prefix", "gateway", "domain", "master"];
+pub(crate) const GIVEN: [&str; 7] = ["hostname", "mac", "ip", "prefix", "gateway", "domain", "master"];
 
 /// A fact's name: a lower-case letter, then such letters, digits, `_` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -56,20 +54,3 @@ impl fmt::Display for FactName {
 
 /// Facts that the administrator names.
 pub type Named = BTreeMap<FactName, String>;
-
-/// Everything that templates can say about a node: its own facts go before the site's.
-pub(crate) fn of(config: &Config, node: &Node) -> BTreeMap<String, String> {
-    let network = &config.network;
-    let given = [
-        Some(node.name.to_string()),
-        Some(node.mac.to_string()),
-        Some(node.ip.to_string()),
-        Some(network.address.prefix.to_string()),
-        network.gateway().map(|gateway| gateway.to_string()),
-        network.domain.as_ref().map(ToString::to_string),
-        Some(network.address.address.to_string()),
-    ];
-    let given = GIVEN.into_iter().zip(given).filter_map(|(name, text)| Some((name.to_owned(), text?)));
-    let named = config.facts.iter().chain(&node.facts).map(|(name, text)| (name.to_string(), text.clone()));
-    named.chain(given).collect()
-}

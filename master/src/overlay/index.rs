@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use rootstream::image::trust::{Keys, SIGNATURE_SUFFIX, SignatureFile};
 use serde::{Deserialize, Serialize};
 
+use super::facts;
 use crate::config::addresses::Name;
-use crate::config::facts;
 use crate::config::nodes::Node;
 use crate::config::site::Site;
 

@@ -6,6 +6,7 @@
 
 mod archive;
 mod command;
+mod facts;
 mod index;
 mod source;
 mod template;
@@ -27,7 +28,6 @@ pub use index::{Archive, Index};
 use crate::aside;
 use crate::clock;
 use crate::config::addresses::Name;
-use crate::config::facts;
 use crate::config::nodes::Nodes;
 use crate::config::site::{OVERLAYS, Site};
 use crate::keys::{self, Signer};

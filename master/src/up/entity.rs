@@ -1,5 +1,6 @@
 //! A file as HTTP sees it: with an entity tag that is the same on every mirror, where that is known.
 
+use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
 use std::time::SystemTime;
@@ -9,7 +10,23 @@ use http_serve::{ChunkedReadFile, Entity};
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderValue};
 
-use super::http::Unreadable;
+/// A file that could not be read to its end. The client sees a connection that is closed early.
+#[derive(Debug)]
+pub(super) struct Unreadable(Box<dyn std::error::Error + Send + Sync>);
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reading the file: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
+impl From<Box<dyn std::error::Error + Send + Sync>> for Unreadable {
+    fn from(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self(error)
+    }
+}
 
 /// An open file and its tag.
 pub(super) struct Tagged {

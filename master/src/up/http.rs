@@ -1,6 +1,5 @@
 //! The HTTP server: images and boot files, as plain files.
 
-use std::fmt;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -24,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::access::{AccessLog, Logged, Visit};
-use super::entity::Tagged;
+use super::entity::{Tagged, Unreadable};
 use super::files::Roots;
 use super::range;
 use crate::config::site::{OVERLAYS, Site};
@@ -43,24 +42,6 @@ const MOST_TURNED_AWAY: usize = 128;
 
 type Plain = http_serve::Body<Bytes, Unreadable>;
 type Body = Logged<Plain>;
-
-/// A file that could not be read to its end. The client sees a connection that is closed early.
-#[derive(Debug)]
-pub(super) struct Unreadable(Box<dyn std::error::Error + Send + Sync>);
-
-impl fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "reading the file: {}", self.0)
-    }
-}
-
-impl std::error::Error for Unreadable {}
-
-impl From<Box<dyn std::error::Error + Send + Sync>> for Unreadable {
-    fn from(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
-        Self(error)
-    }
-}
 
 /// The server, bound to its port.
 #[derive(Debug)]

@@ -79,6 +79,7 @@ fn dns(servers: &[&Server], domain: Option<&str>) -> Dns {
     Dns {
         servers: servers.iter().map(|server| server.address).collect(),
         search: domain.into_iter().map(str::to_owned).collect(),
+        version_6: false,
         rounds: [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(200)],
     }
 }
@@ -89,7 +90,7 @@ fn resolved(dns: &Dns, host: &str) -> Vec<String> {
 
 #[test]
 fn literal_addresses_need_no_server() {
-    let dns = Dns::new([], Vec::new());
+    let dns = Dns::new([], Vec::new(), false);
     assert_eq!(resolved(&dns, "10.0.0.1"), ["10.0.0.1:80"]);
     assert_eq!(resolved(&dns, "[fd00::1]"), ["[fd00::1]:80"]);
     let error = dns.resolve("master", 80).unwrap_err().to_string();
@@ -97,11 +98,13 @@ fn literal_addresses_need_no_server() {
 }
 
 #[test]
-fn both_families_are_asked_for_and_ipv4_comes_first() {
+fn both_families_are_asked_for_and_that_of_the_port_comes_first() {
     let zone = Zone::from([(("master.example", IPV4), a([10, 0, 0, 1])), (("master.example", IPV6), aaaa(1))]);
     let server = Server::plain(zone);
     assert_eq!(resolved(&dns(&[&server], None), "master.example"), ["10.0.0.1:80", "[fd00::1]:80"]);
     assert_eq!(resolved(&dns(&[&server], None), "MASTER.example"), ["10.0.0.1:80", "[fd00::1]:80"]);
+    let of_6 = Dns { version_6: true, ..dns(&[&server], None) };
+    assert_eq!(resolved(&of_6, "master.example"), ["[fd00::1]:80", "10.0.0.1:80"]);
 }
 
 #[test]
@@ -159,7 +162,8 @@ fn silent_and_failing_servers_are_passed_over() {
     assert!(chain.ends_with("127.0.0.1: the server failed (SERVFAIL)"), "{chain}");
     // Nobody listens here: known at once, not after the time for an answer.
     let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let dns = Dns { servers: vec![gone, good.address], search: Vec::new(), rounds: [Duration::from_secs(30); 3] };
+    let rounds = [Duration::from_secs(30); 3];
+    let dns = Dns { servers: vec![gone, good.address], search: Vec::new(), version_6: false, rounds };
     assert_eq!(resolved(&dns, "m.example"), ["10.0.0.1:80"]);
 }
 

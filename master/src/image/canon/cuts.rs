@@ -2,8 +2,9 @@
 
 use super::{BLOCK, PAGE};
 
-/// Bytes that a chunk unpacks to at most, but for the end mark in the last one: what the caches of a core hold.
-pub(crate) const CHUNK: u64 = 2 << 20;
+/// Bytes that a chunk unpacks to at most, but for the end mark in the last one. More than an extended header, and few
+/// enough that a worker's memory holds three.
+pub(crate) const CHUNK: u64 = 3 << 19;
 /// An entry of at most this size is not cut: a chunk that it does not fit into ends early instead.
 const WHOLE: u64 = CHUNK / 8;
 
@@ -57,11 +58,11 @@ mod tests {
         assert_eq!(cuts([(512, 0), (512, 1000)]), [at(0, 0)]);
         // To the byte.
         assert_eq!(cuts([(512, CHUNK - 512), (512, 0)]), [at(0, 0), at(1, 0)]);
-        assert_eq!(cuts([(512, 1_500_000), (512, 200_000), (512, 200_000)]), [at(0, 0)]);
-        assert_eq!(cuts([(512, 1_500_000), (512, 200_000), (512, 200_000), (512, 260_000)]), [at(0, 0), at(3, 0)]);
+        assert_eq!(cuts([(512, 1_000_000), (512, 200_000), (512, 200_000)]), [at(0, 0)]);
+        assert_eq!(cuts([(512, 1_000_000), (512, 200_000), (512, 200_000), (512, 260_000)]), [at(0, 0), at(3, 0)]);
         // A large one fills the chunk up to a page.
         let first = (CHUNK - 1_000_448 - 512 - 1024) / PAGE * PAGE;
-        let cut = cuts([(512, 1_000_000), (1024, 5_000_000), (512, 0)]);
+        let cut = cuts([(512, 1_000_000), (1024, 3_000_000), (512, 0)]);
         assert_eq!(cut, [at(0, 0), at(1, 1024 + first), at(1, 1024 + first + CHUNK)]);
         // Data that ends with a chunk has no padding after it.
         assert_eq!(cuts([(512, CHUNK - PAGE + CHUNK), (512, 0)]), [at(0, 0), at(0, 512 + CHUNK - PAGE), at(1, 0)]);
