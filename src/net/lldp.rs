@@ -65,3 +65,49 @@ impl Ear {
         self.heard.as_ref().map(|neighbour| format!("{} is in {neighbour} (LLDP)", self.port))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rootstream_lab::namespace::{enter_private_network, ip};
+
+    use super::super::link::Links;
+    use super::super::port::Port;
+    use super::super::statics::Said;
+    use super::*;
+    use crate::dhcp::client::Identity;
+    use crate::mac::Hardware;
+
+    #[test]
+    fn a_port_that_joins_a_bond_late_is_listened_on_too() {
+        enter_private_network().unwrap();
+        for words in ["link add first type veth peer name one", "link add second type veth peer name two"] {
+            ip(words).unwrap();
+        }
+        for name in ["first", "second", "one", "two"] {
+            ip(&format!("link set {name} up")).unwrap();
+        }
+        let links = Links::open().unwrap();
+        let link = |name: &str| links.list().unwrap().into_iter().find(|link| link.name == name).unwrap();
+        let mac = link("one").mac.unwrap();
+        let config = crate::cmdline::parse("rootstream.image=http://m/i.tar").check().unwrap();
+        let said = Said::about(&config.net, &link("one"), None, true).unwrap();
+        let identity = Identity { mac, client_id: None, max_mtu: 1500, arch: None, uuid: None, fixed: None };
+        assert!(matches!(mac, Hardware::Ethernet(_)));
+        // As a bond that has one port.
+        let mut port = Port::open(&links, link("one"), None, identity, said, vec![link("one")]);
+        port.join(vec![link("one"), link("two")]);
+        port.carrier(true, Duration::ZERO);
+        let switch = Socket::lldp(&link("second")).unwrap();
+        let started = Instant::now();
+        while port.switch().is_none() {
+            assert!(started.elapsed() < Duration::from_secs(10), "never heard");
+            switch.send(&lldp::seeds()[0]).unwrap();
+            thread::sleep(Duration::from_millis(10));
+            port.receive(started.elapsed(), &[]);
+        }
+        assert_eq!(port.switch().unwrap().port, "Gi1/0/7");
+    }
+}
