@@ -124,6 +124,15 @@ impl<A: Into<IpAddr>> Lease<A> {
 }
 
 impl Lease {
+    /// The name servers as resolv.conf(5) has them: one that is known on its link only stands with the port at that link.
+    pub fn name_servers(&self, port: &str) -> Vec<String> {
+        let text = |server: &IpAddr| match server {
+            IpAddr::V6(address) if address.is_unicast_link_local() => format!("{address}%{port}"),
+            _ => server.to_string(),
+        };
+        self.dns.iter().map(text).collect()
+    }
+
     /// Whether the subnet or a route leads to an address.
     pub fn reaches(&self, host: IpAddr) -> bool {
         let own = (network(self.address, self.prefix), self.prefix);

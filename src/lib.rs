@@ -22,6 +22,7 @@ pub mod failure;
 pub mod handover;
 pub mod image;
 mod inside;
+pub mod ipv6;
 pub mod lease;
 pub mod lldp;
 pub mod log;

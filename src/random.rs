@@ -16,6 +16,34 @@ pub fn up_to(limit: Duration) -> Duration {
     Duration::from_millis(bits("pause").checked_rem(milliseconds.saturating_add(1)).unwrap_or_default())
 }
 
+/// SplitMix64: enough to tell transactions apart and to spread retransmissions.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// Numbers that follow from `seed`.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn bits(&mut self) -> u32 {
+        u32::try_from(self.next() >> 32).unwrap_or_default()
+    }
+
+    /// From 0 up to, not including, 1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        f64::from(self.bits()) / f64::from(u32::MAX).next_up()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

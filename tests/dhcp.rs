@@ -444,7 +444,7 @@ fn a_server_with_nothing_usable_is_named_in_the_failure() {
         // Time for a second DISCOVER: the server's end of the wire may not send yet when the first one comes.
         let error = bring_up(&Settings { dhcp: Duration::from_secs(6), ..settings() }).unwrap_err();
         let failure = Failure::from_error(&error);
-        assert_eq!(failure.what, "no usable DHCP lease on eth0 (52:54:00:ac:10:01)");
+        assert_eq!(failure.what, "no usable lease on eth0 (52:54:00:ac:10:01)");
         let end = "servers seen: 172.16.0.254, last: OFFER 172.16.0.9 from 172.16.0.254 refused: \
                    router 10.0.0.1 is not on the subnet of 172.16.0.9/24";
         assert!(failure.why.ends_with(end), "{}", failure.why);

@@ -178,6 +178,21 @@ fn image(init: &str) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+/// The same, with /bin/busybox by its own name.
+fn with_busybox(init: &str) -> Vec<u8> {
+    let mut bytes = image(init);
+    // busybox finds the tool to be in its own name.
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Link);
+    header.set_mode(0o755);
+    header.set_size(0);
+    builder.append_link(&mut header, "bin/busybox", "bin/sh").unwrap();
+    bytes.truncate(bytes.len() - 1024);
+    bytes.extend(builder.into_inner().unwrap());
+    bytes
+}
+
 #[test]
 fn a_whole_boot_ends_in_the_images_init() {
     let init = "#!/bin/sh\n\
@@ -188,16 +203,7 @@ fn a_whole_boot_ends_in_the_images_init() {
         trap\n\
         busybox grep -E '^Sig(Blk|Ign)' /proc/self/status\n"
         .replace("busybox", "/bin/busybox");
-    let mut bytes = image(&init);
-    // busybox finds the tool to be in its own name.
-    let mut builder = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Link);
-    header.set_mode(0o755);
-    header.set_size(0);
-    builder.append_link(&mut header, "bin/busybox", "bin/sh").unwrap();
-    bytes.truncate(bytes.len() - 1024);
-    bytes.extend(builder.into_inner().unwrap());
+    let bytes = with_busybox(&init);
     let (lab, _servers) = served(bytes);
     let (output, message) = lab.node(|| Machine::start(&format!("{IMAGE} -- single \"two words\"")).end());
     let stdout = String::from_utf8(output.stdout).unwrap();
@@ -234,6 +240,22 @@ fn squashfs(init: &str) -> Vec<u8> {
     let output = tool.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     fs::read(file).unwrap()
+}
+
+#[test]
+fn a_whole_boot_over_ipv6_ends_in_the_images_init() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "fd00::1/64 nodad");
+    let bytes = with_busybox("#!/bin/sh\n/bin/busybox cat /etc/hostname /etc/resolv.conf /run/rootstream/lease.json\n");
+    let _web = Server::start_at("[fd00::1]:8080".parse().unwrap(), move |_, stream| {
+        answer(stream, "200 OK", &[("ETag", "\"1\"")], &bytes)
+    });
+    let line = "rootstream.image=http://[fd00::1]:8080/i.tar ip=[fd00::9]::[fd00::1]:64:n9:eth0:none:[fd00::1]";
+    let (output, message) = lab.node(move || Machine::start(line).end());
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    assert!(message.is_empty(), "{message:#?}");
+    assert!(stdout.starts_with("n9\nnameserver fd00::1\n"), "{stdout} {stderr}");
+    assert!(stdout.contains("\"address\": \"fd00::9\""), "{stdout}");
 }
 
 #[test]

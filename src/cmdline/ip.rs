@@ -91,12 +91,10 @@ fn check_family(method: Method, address: IpAddr) -> Result<(), String> {
 
 /// The least MTU that IPv6 works with (RFC 8200).
 fn check_mtu(ip: Ip) -> Result<Ip, String> {
-    let version_6 = match ip.method {
-        Method::None | Method::Dhcp => ip.address.as_ref().is_some_and(|given| given.address.is_ipv6()),
-        Method::Dhcp6 | Method::Auto6 | Method::Either6 | Method::Link6 => true,
-    };
     match ip.mtu {
-        Some(mtu) if version_6 && mtu < 1280 => Err(format!("an MTU of {mtu} is too little for IPv6: 1280 to 65535")),
+        Some(mtu) if ip.is_version_6() && mtu < 1280 => {
+            Err(format!("an MTU of {mtu} is too little for IPv6: 1280 to 65535"))
+        }
         _ => Ok(ip),
     }
 }

@@ -58,7 +58,6 @@
 mod getting;
 mod keeping;
 mod messages;
-mod random;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -70,7 +69,7 @@ use super::lease::{Lease, Refusal};
 use super::wire::{Kind, Message, Op, option};
 use super::{Ignored, lease};
 use crate::mac::Hardware;
-use random::Random;
+use crate::random::Random;
 
 const MAX_SERVERS: usize = 16;
 /// Carrier that comes and goes does not make the client begin faster than this.
@@ -228,7 +227,7 @@ impl Client {
     pub fn new(identity: Identity, seed: u64) -> Self {
         Self {
             identity,
-            random: Random(seed),
+            random: Random::new(seed),
             state: State::NoCarrier,
             held: None,
             xid: 0,

@@ -240,7 +240,7 @@ fn path(bytes: &[u8], what: &str, notes: &mut Vec<String>) -> Option<String> {
 }
 
 /// Enough of a hostile text to recognize it.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(40).flat_map(char::escape_default).collect()
 }
 

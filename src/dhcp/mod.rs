@@ -11,11 +11,11 @@ pub mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod lease;
-mod search;
+pub(crate) mod search;
 pub mod wire;
 
 pub use lease::Lease;
-pub(crate) use lease::check_address;
+pub(crate) use lease::{check_address, shown};
 
 use std::fmt;
 
@@ -38,6 +38,8 @@ pub enum Ignored {
     NotDhcp,
     /// Options cut short, or overloaded in a way RFC 2132 does not know.
     Options,
+    /// A router's message that comes from further away than the link.
+    OffLink,
     /// Another client's transaction (`xid` or `chaddr`).
     OtherClient,
     /// Well-formed, but not expected in this state.
@@ -55,6 +57,7 @@ impl fmt::Display for Ignored {
             Self::Checksum => "bad checksum",
             Self::NotDhcp => "no DHCP reply",
             Self::Options => "bad options",
+            Self::OffLink => "from beyond the link",
             Self::OtherClient => "for another client",
             Self::Unexpected => "out of turn",
         })
@@ -62,26 +65,26 @@ impl fmt::Display for Ignored {
 }
 
 /// Reads fields off the front of bytes; `Short` where they end.
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Ignored> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Ignored> {
         let (field, rest) = self.0.split_first_chunk().ok_or(Ignored::Short)?;
         self.0 = rest;
         Ok(*field)
     }
 
-    fn slice(&mut self, length: usize) -> Result<&'a [u8], Ignored> {
+    pub(crate) fn slice(&mut self, length: usize) -> Result<&'a [u8], Ignored> {
         let (field, rest) = self.0.split_at_checked(length).ok_or(Ignored::Short)?;
         self.0 = rest;
         Ok(field)
     }
 
-    fn u8(&mut self) -> Result<u8, Ignored> {
+    pub(crate) fn u8(&mut self) -> Result<u8, Ignored> {
         self.array().map(|[byte]| byte)
     }
 
-    fn u16(&mut self) -> Result<u16, Ignored> {
+    pub(crate) fn u16(&mut self) -> Result<u16, Ignored> {
         self.array().map(u16::from_be_bytes)
     }
 }

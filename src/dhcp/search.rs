@@ -8,7 +8,7 @@ const MOST: usize = 32;
 const LONGEST: usize = 253;
 
 /// The names in the joined bytes of the option. The second part is true when the bytes could not be read to their end.
-pub(super) fn parse(bytes: &[u8]) -> (Vec<String>, bool) {
+pub(crate) fn parse(bytes: &[u8]) -> (Vec<String>, bool) {
     let mut names = Vec::new();
     let mut at = 0;
     while at < bytes.len() {

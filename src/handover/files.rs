@@ -48,17 +48,17 @@ impl File {
 /// All files for stage 2: those about the port that it goes on with, and what its lease says about names.
 pub(super) fn for_stage_2(root: &Path, port: Option<&Port<'_>>) -> Vec<File> {
     let Some(port) = port else { return Vec::new() };
-    let mut files = names(root, port.lease);
+    let mut files = names(root, port.lease, port.name);
     files.extend(stage2::files(root, port));
     files
 }
 
 /// resolv.conf and hostname, where the image leaves them open: missing or empty. A link, even a
 /// dangling one, is somebody's decision and stays.
-fn names(root: &Path, lease: &Lease) -> Vec<File> {
+fn names(root: &Path, lease: &Lease, port: &str) -> Vec<File> {
     let mut files = Vec::new();
     if !lease.dns.is_empty() && is_open(&root.join("etc/resolv.conf")) {
-        files.push(File::new("/etc/resolv.conf", resolv_conf(lease)));
+        files.push(File::new("/etc/resolv.conf", resolv_conf(lease, port)));
     }
     if let Some(name) = lease.hostname.as_ref().filter(|_| is_open(&root.join("etc/hostname"))) {
         files.push(File::new("/etc/hostname", format!("{name}\n")));
@@ -74,13 +74,13 @@ pub(super) fn is_open(path: &Path) -> bool {
         && fs::symlink_metadata(path).map_or(true, |file| file.is_file() && file.len() == 0)
 }
 
-fn resolv_conf(lease: &Lease) -> String {
+fn resolv_conf(lease: &Lease, port: &str) -> String {
     let mut text = String::new();
     let search = lease.search_list();
     if !search.is_empty() {
         let _ = writeln!(text, "search {}", search.join(" "));
     }
-    for server in &lease.dns {
+    for server in lease.name_servers(port) {
         let _ = writeln!(text, "nameserver {server}");
     }
     text
@@ -107,7 +107,7 @@ pub fn leave_record(run: &Path, record: &mut Record, lease: &Lease) -> Result<()
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    use super::super::tests::lease;
+    use super::super::tests::{lease, lease_6};
     use super::*;
 
     #[test]
@@ -115,27 +115,29 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/hostname"), "").unwrap();
-        let files = names(root.path(), &lease());
+        let files = names(root.path(), &lease(), "eth0");
         assert_eq!(files[0].content, "search cluster\nnameserver 172.16.0.254\n");
         assert_eq!(files[1], File { path: "/etc/hostname".to_owned(), content: "n1\n".to_owned(), mode: 0o644 });
         assert!(for_stage_2(root.path(), None).is_empty());
+        let files = names(root.path(), &lease_6("fd00::42"), "eth0");
+        assert_eq!(files[0].content, "nameserver fd00::1\nnameserver fe80::1%eth0\n");
     }
 
     #[test]
     fn what_the_image_decides_stays() {
         let root = tempfile::tempdir().unwrap();
-        assert!(names(root.path(), &lease()).is_empty(), "no /etc at all");
+        assert!(names(root.path(), &lease(), "eth0").is_empty(), "no /etc at all");
         fs::create_dir(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/hostname"), "fixed\n").unwrap();
         symlink("../run/systemd/resolve/stub-resolv.conf", root.path().join("etc/resolv.conf")).unwrap();
-        assert!(names(root.path(), &lease()).is_empty());
+        assert!(names(root.path(), &lease(), "eth0").is_empty());
     }
 
     #[test]
     fn a_linked_etc_is_not_followed() {
         let root = tempfile::tempdir().unwrap();
         symlink("/etc", root.path().join("etc")).unwrap();
-        assert!(names(root.path(), &lease()).is_empty());
+        assert!(names(root.path(), &lease(), "eth0").is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::files::{File, is_open};
-use super::stage2::{Origin, Port};
+use super::stage2::{Port, Way, hex};
 
 use crate::say;
 
@@ -32,9 +32,13 @@ pub(super) fn files(root: &Path, port: &Port<'_>) -> Vec<File> {
     }
     let dhclient = ["sbin/dhclient", "usr/sbin/dhclient"].iter().find(|path| root.join(path).exists());
     files.push(File::new(OWN, interface(port, dhclient.is_some())));
-    if let (Origin::Lease, Some(_), Some(id)) = (port.origin, dhclient, port.client_id_text()) {
-        let text = format!("include \"/etc/dhcp/dhclient.conf\";\nsend dhcp-client-identifier {id};\n");
-        files.push(File::new(CLIENT, text));
+    let id = match port.way() {
+        Way::Dhcp => port.client_id_text().map(|id| format!("dhcp-client-identifier {id}")),
+        Way::Dhcp6 => Some(format!("dhcp6.client-id {}", hex(&port.duid().0))),
+        Way::Routers | Way::Static => None,
+    };
+    if let (Some(_), Some(id)) = (dhclient, id) {
+        files.push(File::new(CLIENT, format!("include \"/etc/dhcp/dhclient.conf\";\nsend {id};\n")));
     }
     files
 }
@@ -52,40 +56,71 @@ fn interface(port: &Port<'_>, dhclient: bool) -> String {
     let mut text =
         format!("# Written by rootstream: the port that the node booted from keeps its address.\nauto {name}\n");
     // Writing into a String cannot fail.
-    match (port.origin, port.client_id_text()) {
+    match (port.way(), port.client_id_text()) {
         // ifupdown lets dhclient send a DUID; this is how it can be another.
-        (Origin::Lease, Some(_)) if dhclient => {
-            let files = format!("-pf /run/dhclient.{name}.pid -lf /var/lib/dhcp/dhclient.{name}.leases");
-            let _ = write!(
-                text,
-                "iface {name} inet manual\n    up dhclient -4 -nw -cf {CLIENT} {files} {name}\n\
-                 \x20   down dhclient -4 -r -cf {CLIENT} {files} {name}\n"
-            );
+        (Way::Dhcp, Some(_)) if dhclient => {
+            let _ = writeln!(text, "iface {name} inet manual");
+            run_client(&mut text, name, 4);
         }
-        (Origin::Lease, id) => {
+        (Way::Dhcp, id) => {
             let _ = writeln!(text, "iface {name} inet dhcp");
             if let Some(id) = id {
                 let _ = writeln!(text, "    client {id}");
             }
         }
-        (Origin::Static, _) => {
-            let lease = port.lease;
-            let _ = writeln!(text, "iface {name} inet static\n    address {}/{}", lease.address, lease.prefix);
-            if let Some(mtu) = lease.mtu {
-                let _ = writeln!(text, "    mtu {mtu}");
-            }
-            for (to, width, gateway) in &lease.routes {
-                let through = if gateway.is_unspecified() { String::new() } else { format!(" via {gateway}") };
-                let _ = writeln!(text, "    up ip route replace {to}/{width}{through} dev {name}");
-            }
+        (Way::Routers, _) => {
+            let _ = writeln!(text, "iface {name} inet6 manual");
+            listen_to_routers(&mut text, name);
         }
+        (Way::Dhcp6, _) if dhclient => {
+            let _ = writeln!(text, "iface {name} inet6 manual");
+            listen_to_routers(&mut text, name);
+            run_client(&mut text, name, 6);
+        }
+        (Way::Dhcp6, _) => {
+            let _ = writeln!(text, "iface {name} inet6 dhcp\n    accept_ra 1");
+        }
+        (Way::Static, _) => fixed(&mut text, port),
     }
     text
 }
 
+/// As ifupdown does it, but with our configuration.
+fn run_client(text: &mut String, name: &str, family: u8) {
+    let files = format!("-pf /run/dhclient.{name}.pid -lf /var/lib/dhcp/dhclient.{name}.leases");
+    let _ = write!(
+        text,
+        "    up dhclient -{family} -nw -cf {CLIENT} {files} {name}\n    \
+         down dhclient -{family} -r -cf {CLIENT} {files} {name}\n"
+    );
+}
+
+/// The kernel itself makes the address, the same as it has, and without taking it away first.
+fn listen_to_routers(text: &mut String, name: &str) {
+    for switch in ["accept_ra", "autoconf"] {
+        let _ = writeln!(text, "    up echo 1 >/proc/sys/net/ipv6/conf/{name}/{switch}");
+    }
+}
+
+/// By hand: what ifupdown runs for a static address fails where the address is there already.
+fn fixed(text: &mut String, port: &Port<'_>) {
+    let (name, lease) = (port.name, port.lease);
+    let (inet, family) = if lease.address.is_ipv4() { ("inet", 4) } else { ("inet6", 6) };
+    let _ = writeln!(text, "iface {name} {inet} manual");
+    if let Some(mtu) = lease.mtu {
+        let _ = writeln!(text, "    up ip link set dev {name} mtu {mtu}");
+    }
+    let _ = writeln!(text, "    up ip -{family} addr replace {}/{} dev {name}", lease.address, lease.prefix);
+    for (to, width, gateway) in &lease.routes {
+        let through = if gateway.is_unspecified() { String::new() } else { format!(" via {gateway}") };
+        let _ = writeln!(text, "    up ip -{family} route replace {to}/{width}{through} dev {name}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{lease, port};
+    use super::super::stage2::Origin;
+    use super::super::tests::{lease, lease_6, port};
     use super::*;
     use crate::net::ClientId;
 
@@ -116,9 +151,25 @@ mod tests {
 
         let fixed = Port { origin: Origin::Static, ..port };
         let [own] = written(root.path(), &fixed).try_into().unwrap();
-        let expected = "iface eth0 inet static\n    address 172.16.0.1/24\n    \
-                        up ip route replace 0.0.0.0/0 via 172.16.0.254 dev eth0\n";
+        let expected = "iface eth0 inet manual\n    up ip -4 addr replace 172.16.0.1/24 dev eth0\n    \
+                        up ip -4 route replace 0.0.0.0/0 via 172.16.0.254 dev eth0\n";
         assert!(own.1.ends_with(expected), "{own:?}");
+
+        let lease = lease_6("fd00::42");
+        let port = super::super::tests::port(&lease, &ClientId::Mac);
+        let [own, client] = written(root.path(), &port).try_into().unwrap();
+        let expected = "iface eth0 inet6 manual\n    up echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra\n    \
+                        up echo 1 >/proc/sys/net/ipv6/conf/eth0/autoconf\n    \
+                        up dhclient -6 -nw -cf /run/rootstream/dhclient.conf ";
+        assert!(own.1.contains(expected), "{own:?}");
+        assert!(client.1.ends_with("send dhcp6.client-id 00:03:00:01:52:54:00:ac:10:01;\n"), "{client:?}");
+        let [own] = written(root.path(), &Port { origin: Origin::Static, ..port }).try_into().unwrap();
+        let expected = "iface eth0 inet6 manual\n    up ip -6 addr replace fd00::42/64 dev eth0\n    \
+                        up ip -6 route replace ::/0 via fe80::1 dev eth0\n    up ip -6 route replace fd05::/64 dev eth0\n";
+        assert!(own.1.ends_with(expected), "{own:?}");
+        let lease = lease_6("fd00::5054:ff:feac:1001");
+        let [own] = written(root.path(), &super::super::tests::port(&lease, &ClientId::Mac)).try_into().unwrap();
+        assert!(own.1.ends_with("accept_ra\n    up echo 1 >/proc/sys/net/ipv6/conf/eth0/autoconf\n"), "{own:?}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod find;
 mod ifupdown;
 mod network_manager;
 mod networkd;
+mod stacked;
 mod stage2;
 mod switch;
 
@@ -122,10 +123,30 @@ mod tests {
         .widened()
     }
 
+    /// The same of IPv6.
+    pub(super) fn lease_6(address: &str) -> Lease {
+        let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+        Lease {
+            routes: vec![(ip("::"), 0, ip("fe80::1")), (ip("fd05::"), 64, ip("::"))],
+            dns: vec![ip("fd00::1"), ip("fe80::1")],
+            hostname: Some("n1".to_owned()),
+            ..Lease::new(ip(address), 64, ip("fd00::1"))
+        }
+    }
+
     /// The port with that lease.
     pub(super) fn port<'a>(lease: &'a Lease, client_id: &'a ClientId) -> Port<'a> {
         let mac = Hardware::Ethernet([0x52, 0x54, 0, 0xac, 0x10, 1]);
-        Port { name: "eth0", mac, index: Some(2), permanent: true, origin: Origin::Lease, client_id, lease }
+        Port {
+            name: "eth0",
+            mac,
+            index: Some(2),
+            permanent: true,
+            origin: Origin::Lease,
+            client_id,
+            lease,
+            devices: &[],
+        }
     }
 
     /// The same, over InfiniBand.

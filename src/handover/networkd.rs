@@ -1,48 +1,63 @@
-//! systemd-networkd: a .network file under /run with the last of names, so that any other that matches wins.
+//! systemd-networkd: files under /run with the last of names, so that any other that matches wins. One for the port; and
+//! where that is a VLAN or a bond, one for each device and port that it is made of.
 
 use std::fmt::Write;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::files::File;
-use super::stage2::{Origin, Port};
+use super::stacked;
+use super::stage2::{Port, Way, hex};
 
 use crate::say;
 
-const PATH: &str = "/run/systemd/network/zz-rootstream.network";
+pub(super) const FOLDER: &str = "/run/systemd/network";
 /// Since when there is `PermanentMACAddress=`; a section [Match] with nothing known in it would match every port.
 const PERMANENT: u32 = 245;
 /// Since when there is `KeepConfiguration=`, which took the place of `CriticalConnection=`.
 const KEEP: u32 = 243;
 /// Since when `MACAddress=` may have twenty bytes.
 const INFINIBAND: u32 = 250;
+/// Since when DHCPv6 has a DUID of its own; before, it is that of the section [DHCPv4].
+const OWN_DUID: u32 = 249;
 
-/// The file for the version of systemd that is in the image at `root`.
-pub(super) fn file(root: &Path, port: &Port<'_>) -> File {
+/// The files for the version of systemd that is in the image at `root`.
+pub(super) fn files(root: &Path, port: &Port<'_>) -> Vec<File> {
     let version = version(root).unwrap_or(u32::MAX);
     let mut text = "# Written by rootstream: the port that the node booted from keeps its address.\n\
                     # Any other file here or in /etc/systemd/network that matches the port wins.\n"
         .to_owned();
-    // The kernel's idea of a permanent address is no good for InfiniBand: it is older than the queue pair.
-    let ib = port.mac.is_infiniband();
-    let by = if port.permanent && !ib && version >= PERMANENT { "PermanentMACAddress" } else { "MACAddress" };
-    let by =
-        if ib && version < INFINIBAND { "Type=infiniband".to_owned() } else { format!("{by}={}", port.mac_text()) };
     // Writing into a String cannot fail.
-    let _ = write!(text, "[Match]\n{by}\n\n[Network]\n");
-    match port.origin {
-        Origin::Lease => lease(&mut text, port, version),
-        Origin::Static => fixed(&mut text, port),
+    let _ = if port.is_made() {
+        writeln!(text, "[Match]\nName={}", port.name)
+    } else if port.mac.is_infiniband() && version < INFINIBAND {
+        writeln!(text, "[Match]\nType=infiniband")
+    } else {
+        // The kernel's idea of a permanent address is no good for InfiniBand: it is older than the queue pair.
+        let permanent = port.permanent && !port.mac.is_infiniband();
+        writeln!(text, "[Match]\n{}={}", by_mac(permanent, version), port.mac_text())
+    };
+    text += "\n[Network]\n";
+    match port.way() {
+        Way::Dhcp => dhcp(&mut text, port, version),
+        Way::Routers => routers(&mut text, port, version),
+        Way::Dhcp6 => dhcp6(&mut text, port, version),
+        Way::Static => fixed(&mut text, port),
     }
-    File::new(PATH, text)
+    let mut files = vec![File::new(&format!("{FOLDER}/zz-rootstream.network"), text)];
+    files.extend(stacked::networkd(port, by_mac(true, version)));
+    files
 }
 
-fn lease(text: &mut String, port: &Port<'_>, version: u32) {
+/// What a port of the machine is matched by.
+fn by_mac(permanent: bool, version: u32) -> &'static str {
+    if permanent && version >= PERMANENT { "PermanentMACAddress" } else { "MACAddress" }
+}
+
+fn dhcp(text: &mut String, port: &Port<'_>, version: u32) {
     *text += "DHCP=ipv4\n";
-    if version >= KEEP {
-        // Not torn down before the lease is renewed, nor when systemd-networkd stops, nor when the server is away.
-        *text += "KeepConfiguration=yes\n";
-    }
+    keep(text, version);
     *text += "\n[DHCPv4]\n";
     if version < KEEP {
         *text += "CriticalConnection=yes\n";
@@ -54,18 +69,66 @@ fn lease(text: &mut String, port: &Port<'_>, version: u32) {
     }
 }
 
+/// Not torn down before the lease is renewed, nor when systemd-networkd stops, nor when the server is away.
+fn keep(text: &mut String, version: u32) {
+    if version >= KEEP {
+        *text += "KeepConfiguration=yes\n";
+    }
+}
+
+/// The address is the same as long as it is made of the MAC.
+fn routers(text: &mut String, port: &Port<'_>, version: u32) {
+    *text += "IPv6AcceptRA=yes\nIPv6PrivacyExtensions=no\n";
+    keep(text, version);
+    *text += &duid(port, version);
+}
+
+fn dhcp6(text: &mut String, port: &Port<'_>, version: u32) {
+    *text += "DHCP=ipv6\nIPv6AcceptRA=yes\nIPv6PrivacyExtensions=no\n";
+    keep(text, version);
+    *text += &duid(port, version);
+    // Whatever routers say of servers, there is one.
+    *text += "UseHostname=no\nWithoutRA=solicit\n";
+}
+
+/// Who the node is for DHCPv6 servers.
+fn duid(port: &Port<'_>, version: u32) -> String {
+    let (duid, iaid) = port.duid();
+    let Some(same) = identifier(&duid) else {
+        say::warn!("hand-over: systemd-networkd cannot send the DUID of rootstream.clientid=: it sends one of its own");
+        return "\n[DHCPv6]\n".to_owned();
+    };
+    let before = if version < OWN_DUID { format!("\n[DHCPv4]\n{same}IAID={iaid}\n") } else { String::new() };
+    let own = if version < OWN_DUID { String::new() } else { same };
+    format!("{before}\n[DHCPv6]\n{own}IAID={iaid}\n")
+}
+
+/// A DUID for systemd, which knows four types of it (RFC 8415 section 11), by their names.
+fn identifier(duid: &[u8]) -> Option<String> {
+    let ([high, low], rest) = duid.split_first_chunk::<2>()?;
+    let kind = match u16::from_be_bytes([*high, *low]) {
+        1 => "link-layer-time",
+        2 => "vendor",
+        3 => "link-layer",
+        4 => "uuid",
+        _ => return None,
+    };
+    Some(format!("DUIDType={kind}\nDUIDRawData={}\n", hex(rest)))
+}
+
 /// What systemd-networkd can send as option 61: 01 and the MAC, or ff, an IAID and a DUID.
 fn identity(port: &Port<'_>) -> String {
     let own = port.client_id.option(port.mac);
-    match own.as_deref() {
-        Some([1, mac @ ..]) if *mac == port.mac.mac() => "ClientIdentifier=mac\n".to_owned(),
-        Some([255, a, b, c, d, kind_high, kind, rest @ ..]) => {
-            let iaid = u32::from_be_bytes([*a, *b, *c, *d]);
-            let kind = u16::from_be_bytes([*kind_high, *kind]);
-            let rest: Vec<String> = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("ClientIdentifier=duid\nIAID={iaid}\nDUIDType={kind}\nDUIDRawData={}\n", rest.join(":"))
+    let with_duid = match own.as_deref() {
+        Some([255, a, b, c, d, duid @ ..]) => {
+            identifier(duid).map(|duid| format!("IAID={}\n{duid}", u32::from_be_bytes([*a, *b, *c, *d])))
         }
-        other => {
+        _ => None,
+    };
+    match (own, with_duid) {
+        (Some(own), _) if own.split_first() == Some((&1, &port.mac.mac()[..])) => "ClientIdentifier=mac\n".to_owned(),
+        (_, Some(duid)) => format!("ClientIdentifier=duid\n{duid}"),
+        (other, None) => {
             let sent = if other.is_some() { "what rootstream.clientid= says" } else { "no client identifier" };
             say::warn!("hand-over: systemd-networkd cannot send {sent}: the server sees 01 and the MAC in stage 2");
             "ClientIdentifier=mac\n".to_owned()
@@ -76,7 +139,10 @@ fn identity(port: &Port<'_>) -> String {
 fn fixed(text: &mut String, port: &Port<'_>) {
     let lease = port.lease;
     let _ = writeln!(text, "KeepConfiguration=static\nAddress={}/{}", lease.address, lease.prefix);
-    for server in &lease.dns {
+    if lease.address.is_ipv6() {
+        *text += "IPv6AcceptRA=no\n";
+    }
+    for server in port.name_servers() {
         let _ = writeln!(text, "DNS={server}");
     }
     if let Some(domain) = &lease.domain {
@@ -90,10 +156,10 @@ fn fixed(text: &mut String, port: &Port<'_>) {
     }
     for (to, width, gateway) in &lease.routes {
         let _ = writeln!(text, "\n[Route]\nDestination={to}/{width}");
-        let _ = if gateway.is_unspecified() {
-            writeln!(text, "Scope=link")
-        } else {
-            writeln!(text, "Gateway={gateway}\nGatewayOnLink=yes")
+        let _ = match gateway {
+            IpAddr::V4(gateway) if gateway.is_unspecified() => writeln!(text, "Scope=link"),
+            IpAddr::V6(gateway) if gateway.is_unspecified() => Ok(()),
+            gateway => writeln!(text, "Gateway={gateway}\nGatewayOnLink=yes"),
         };
     }
 }
@@ -112,9 +178,10 @@ fn number(name: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{infiniband, lease, port};
+    use super::super::stage2::Origin;
+    use super::super::tests::{infiniband, lease, lease_6, port};
     use super::*;
-    use crate::net::ClientId;
+    use crate::net::{ClientId, Device, Kind, Lower};
 
     fn at(version: u32) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
@@ -125,8 +192,8 @@ mod tests {
     }
 
     fn text(version: u32, port: &Port<'_>) -> String {
-        let file = file(at(version).path(), port);
-        assert_eq!(file.path, PATH);
+        let [file] = files(at(version).path(), port).try_into().unwrap();
+        assert_eq!(file.path, "/run/systemd/network/zz-rootstream.network");
         let lines = file.content.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
         lines.collect::<Vec<_>>().join(" ")
     }
@@ -142,7 +209,7 @@ mod tests {
              [DHCPv4] ClientIdentifier=mac UseHostname=no"
         );
         let duid = text(252, &port(&lease, &ClientId::Duid));
-        let expected = "ClientIdentifier=duid IAID=11276289 DUIDType=3 DUIDRawData=00:01:52:54:00:ac:10:01";
+        let expected = "ClientIdentifier=duid IAID=11276289 DUIDType=link-layer DUIDRawData=00:01:52:54:00:ac:10:01";
         assert!(duid.contains(expected), "{duid}");
         for other in [ClientId::None, ClientId::Bytes(vec![0, 7])] {
             assert!(text(252, &port(&lease, &other)).contains("ClientIdentifier=mac"));
@@ -157,7 +224,7 @@ mod tests {
         assert_eq!(
             text(252, &port),
             "[Match] MACAddress=80:00:02:08:00:00:00:00:00:00:00:00:e4:1d:2d:03:00:12:34:56 [Network] DHCP=ipv4 \
-             KeepConfiguration=yes [DHCPv4] ClientIdentifier=duid IAID=0 DUIDType=2 \
+             KeepConfiguration=yes [DHCPv4] ClientIdentifier=duid IAID=0 DUIDType=vendor \
              DUIDRawData=00:00:02:c9:00:e4:1d:2d:03:00:12:34:56 UseHostname=no"
         );
         assert!(text(249, &port).starts_with("[Match] Type=infiniband [Network]"));
@@ -187,6 +254,78 @@ mod tests {
             "[Match] MACAddress=52:54:00:ac:10:01 [Network] KeepConfiguration=static Address=172.16.0.1/24 \
              DNS=172.16.0.254 Domains=cluster [Link] MTUBytes=9000 [Route] Destination=0.0.0.0/0 Gateway=172.16.0.254 \
              GatewayOnLink=yes [Route] Destination=10.9.0.0/16 Scope=link"
+        );
+    }
+
+    // F17
+    #[test]
+    fn the_same_client_of_ipv6() {
+        let lease = lease_6("fd00::42");
+        let bound = text(252, &port(&lease, &ClientId::Mac));
+        assert_eq!(
+            bound,
+            "[Match] PermanentMACAddress=52:54:00:ac:10:01 [Network] DHCP=ipv6 IPv6AcceptRA=yes \
+             IPv6PrivacyExtensions=no KeepConfiguration=yes [DHCPv6] DUIDType=link-layer DUIDRawData=00:01:52:54:00:ac:10:01 \
+             IAID=11276289 UseHostname=no WithoutRA=solicit"
+        );
+        let old = text(247, &port(&lease, &ClientId::Mac));
+        let expected =
+            "[DHCPv4] DUIDType=link-layer DUIDRawData=00:01:52:54:00:ac:10:01 IAID=11276289 [DHCPv6] IAID=11276289";
+        assert!(old.contains(expected), "{old}");
+        let lease = lease_6("fd00::5054:ff:feac:1001");
+        let made = text(252, &port(&lease, &ClientId::Mac));
+        assert!(made.contains("[Network] IPv6AcceptRA=yes IPv6PrivacyExtensions=no KeepConfiguration=yes"), "{made}");
+        let fixed = Port { origin: Origin::Static, ..port(&lease, &ClientId::Mac) };
+        assert_eq!(
+            text(252, &fixed),
+            "[Match] PermanentMACAddress=52:54:00:ac:10:01 [Network] KeepConfiguration=static \
+             Address=fd00::5054:ff:feac:1001/64 IPv6AcceptRA=no DNS=fd00::1 DNS=fe80::1%eth0 \
+             [Route] Destination=::/0 Gateway=fe80::1 GatewayOnLink=yes [Route] Destination=fd05::/64"
+        );
+    }
+
+    #[test]
+    fn a_vlan_is_matched_by_name_and_made_as_it_is() {
+        let lease = lease();
+        let on = |name: &str, last| Lower {
+            name: name.to_owned(),
+            index: 2,
+            mac: Some([2, 0, 0, 0, 0, last]),
+            primary: last == 2,
+        };
+        let options = crate::net::BondOption::parse_all("mode=1,miimon=50,arp_validate=filter").unwrap();
+        let devices = [
+            Device { name: "vlan5".to_owned(), index: 9, kind: Kind::Vlan(5), on: vec![on("bond0", 1)] },
+            Device {
+                name: "bond0".to_owned(),
+                index: 8,
+                kind: Kind::Bond(options, Some(9000)),
+                on: vec![on("eth0", 1), on("eth1", 2)],
+            },
+        ];
+        let port = Port { name: "vlan5", devices: &devices, ..port(&lease, &ClientId::Mac) };
+        let files = files(at(252).path(), &port);
+        let texts: Vec<String> = files
+            .iter()
+            .map(|file| {
+                let lines = file.content.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+                let name = file.path.strip_prefix("/run/systemd/network/zz-rootstream").unwrap();
+                format!("{name}: {}", lines.collect::<Vec<_>>().join(" "))
+            })
+            .collect();
+        assert!(texts[0].starts_with(".network: [Match] Name=vlan5 [Network] DHCP=ipv4"), "{texts:#?}");
+        assert_eq!(
+            texts[1..],
+            [
+                "-vlan5.netdev: [NetDev] Name=vlan5 Kind=vlan [VLAN] Id=5",
+                "-bond0.netdev: [NetDev] Name=bond0 Kind=bond MACAddress=52:54:00:ac:10:01 MTUBytes=9000 \
+                 [Bond] Mode=active-backup MIIMonitorSec=50ms",
+                "-bond0.network: [Match] Name=bond0 [Network] LinkLocalAddressing=no VLAN=vlan5",
+                "-eth0.network: [Match] PermanentMACAddress=02:00:00:00:00:01 Name=!vlan5 bond0 \
+                 [Network] LinkLocalAddressing=no Bond=bond0",
+                "-eth1.network: [Match] PermanentMACAddress=02:00:00:00:00:02 Name=!vlan5 bond0 \
+                 [Network] LinkLocalAddressing=no Bond=bond0 PrimarySlave=yes",
+            ]
         );
     }
 }

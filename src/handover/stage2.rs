@@ -5,22 +5,36 @@
 //! itself says about the port.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::files::File;
 use super::{ifupdown, network_manager, networkd};
 use crate::lease::Lease;
 use crate::mac::Hardware;
-use crate::net::{ClientId, Network};
+use crate::net::{ClientId, Device, Network};
 use crate::say;
 
 /// How a port got its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// From a DHCP server: stage 2 renews it.
+    /// From a server or a router: stage 2 renews it.
     Lease,
     /// From the kernel command line: it is what it is.
     Static,
+}
+
+/// What stage 2 does to keep the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Nothing: it is what it is.
+    Static,
+    /// DHCP for IPv4.
+    Dhcp,
+    /// It listens to routers, of whose prefix the address is made.
+    Routers,
+    /// DHCPv6.
+    Dhcp6,
 }
 
 /// The port that stage 2 goes on with.
@@ -40,6 +54,8 @@ pub struct Port<'a> {
     pub client_id: &'a ClientId,
     /// Its address, and what comes with it.
     pub lease: &'a Lease,
+    /// The VLANs and bonds that it is made of, itself first; empty for a port of the machine.
+    pub devices: &'a [Device],
 }
 
 impl<'a> Port<'a> {
@@ -56,7 +72,38 @@ impl<'a> Port<'a> {
             origin: if network.fixed { Origin::Static } else { Origin::Lease },
             client_id,
             lease: &network.lease,
+            devices: &network.devices,
         }
+    }
+
+    /// How its address is kept. What has the MAC's identifier (EUI-64, RFC 4291) was made of a router's prefix, or would
+    /// have been.
+    pub(super) fn way(&self) -> Way {
+        let [a, b, c, d, e, f] = self.mac.mac();
+        let identifier = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+        match (self.origin, self.lease.address) {
+            (Origin::Static, _) => Way::Static,
+            (Origin::Lease, IpAddr::V4(_)) => Way::Dhcp,
+            (Origin::Lease, IpAddr::V6(address)) if address.to_bits() & u128::from(u64::MAX) == identifier.into() => {
+                Way::Routers
+            }
+            (Origin::Lease, IpAddr::V6(_)) => Way::Dhcp6,
+        }
+    }
+
+    /// The name servers; one on the link stands with the port that the link is at.
+    pub(super) fn name_servers(&self) -> Vec<String> {
+        self.lease.name_servers(self.name)
+    }
+
+    /// It is a VLAN or bond, which shares its MAC with what it is on.
+    pub(super) fn is_made(&self) -> bool {
+        !self.devices.is_empty()
+    }
+
+    /// The DUID and IAID that DHCPv6 servers know it by.
+    pub(super) fn duid(&self) -> (Vec<u8>, u32) {
+        self.client_id.duid(self.mac.mac())
     }
 
     /// The hardware address as text, all of it.
@@ -66,15 +113,19 @@ impl<'a> Port<'a> {
 
     /// Option 61 as it was sent, in hex with colons; nothing where it was not sent.
     pub(super) fn client_id_text(&self) -> Option<String> {
-        let bytes = self.client_id.option(self.mac)?;
-        Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"))
+        self.client_id.option(self.mac).map(|bytes| hex(&bytes))
     }
+}
+
+/// Bytes in hex with colons.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
 /// The files that let the image's manager of the network go on with `port`.
 pub(super) fn files(root: &Path, port: &Port<'_>) -> Vec<File> {
     if starts(root, "systemd-networkd.service") {
-        return vec![networkd::file(root, port)];
+        return networkd::files(root, port);
     }
     if starts(root, "NetworkManager.service") {
         return if network_manager::knows(root, port) { Vec::new() } else { network_manager::files(port) };

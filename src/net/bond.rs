@@ -19,11 +19,14 @@ pub struct Bond {
 
 /// An option of a bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BondOption {
-    /// The port that is used as long as it works.
-    Primary(String),
-    /// Any other: the attribute's number in linux/if_link.h (`IFLA_BOND_…`), and its value.
-    Attribute(u16, Vec<u8>),
+pub struct BondOption {
+    /// Its name, as the kernel's bonding module gives it.
+    pub name: &'static str,
+    /// Its value, in the module's words where it has some.
+    pub value: String,
+    /// The attribute's number in linux/if_link.h (`IFLA_BOND_…`), and its value. The primary port has none: it can be
+    /// set when it is there.
+    pub(super) attribute: Option<(u16, Vec<u8>)>,
 }
 
 /// How an option's value is written.
@@ -88,11 +91,9 @@ const OPTIONS: [(&str, u16, Value); 29] = [
     ("lacp_active", 29, Value::Word8(&["off", "on"])),
     ("missed_max", 30, Value::U8),
 ];
-const MIIMON: u16 = 3;
-const ARP_INTERVAL: u16 = 7;
 /// How often carrier is looked at, in milliseconds, where nothing is said: a bond that never looks takes every port for
 /// one that works.
-const MIIMON_DEFAULT: u32 = 100;
+const MIIMON_DEFAULT: &str = "miimon=100";
 
 impl BondOption {
     /// Reads `NAME=VALUE`.
@@ -101,13 +102,13 @@ impl BondOption {
     /// No such option, or no such value.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once('=').ok_or_else(|| format!("\"{text}\" is not OPTION=VALUE"))?;
-        let Some((_, number, kind)) = OPTIONS.iter().find(|(known, ..)| *known == name) else {
+        let Some((name, number, kind)) = OPTIONS.iter().find(|(known, ..)| *known == name) else {
             let known: Vec<&str> = OPTIONS.iter().map(|(name, ..)| *name).collect();
             return Err(format!("{name} is no option of a bond that can be set here; those are {}", known.join(", ")));
         };
         let bytes = match kind {
             Value::Port if value.is_empty() => None,
-            Value::Port => return Ok(Self::Primary(value.to_owned())),
+            Value::Port => return Ok(Self { name, value: value.to_owned(), attribute: None }),
             Value::U8 => value.parse::<u8>().ok().map(|number| vec![number]),
             Value::U16 => value.parse::<u16>().ok().map(|number| number.to_ne_bytes().to_vec()),
             Value::U32 => value.parse::<u32>().ok().map(|number| number.to_ne_bytes().to_vec()),
@@ -116,7 +117,14 @@ impl BondOption {
             Value::Mac => parse_mac(value).map(|mac| mac.to_vec()),
             Value::Addresses => addresses(value),
         };
-        bytes.map(|bytes| Self::Attribute(*number, bytes)).ok_or_else(|| format!("{value} is no value for {name}"))
+        let bytes = bytes.ok_or_else(|| format!("{value} is no value for {name}"))?;
+        let word = match kind {
+            Value::Word8(words) | Value::Word32(words) => {
+                value.parse().ok().and_then(|number: usize| words.get(number))
+            }
+            _ => None,
+        };
+        Ok(Self { name, value: (*word.unwrap_or(&value)).to_owned(), attribute: Some((*number, bytes)) })
     }
 
     /// All options of a value such as `mode=802.3ad,miimon=100`, and how carrier is watched where that is left open.
@@ -126,9 +134,8 @@ impl BondOption {
     pub(crate) fn parse_all(text: &str) -> Result<Vec<Self>, String> {
         let words = text.split(',').filter(|word| !word.is_empty());
         let mut options = words.map(Self::parse).collect::<Result<Vec<Self>, String>>()?;
-        let watched = |option: &Self| matches!(option, Self::Attribute(MIIMON | ARP_INTERVAL, _));
-        if !options.iter().any(watched) {
-            options.push(Self::Attribute(MIIMON, MIIMON_DEFAULT.to_ne_bytes().to_vec()));
+        if !options.iter().any(|option| ["miimon", "arp_interval"].contains(&option.name)) {
+            options.push(Self::parse(MIIMON_DEFAULT)?);
         }
         Ok(options)
     }
@@ -159,10 +166,7 @@ mod tests {
 
     #[test]
     fn options_have_the_kernels_numbers() {
-        let attribute = |text: &str| match BondOption::parse(text).unwrap() {
-            BondOption::Attribute(number, value) => (number, value),
-            BondOption::Primary(port) => panic!("{port}"),
-        };
+        let attribute = |text: &str| BondOption::parse(text).unwrap().attribute.unwrap();
         assert_eq!(attribute("mode=802.3ad"), (1, vec![4]));
         assert_eq!(attribute("mode=1"), (1, vec![1]));
         assert_eq!(attribute("miimon=250"), (3, 250_u32.to_ne_bytes().to_vec()));
@@ -171,7 +175,11 @@ mod tests {
         assert_eq!(attribute("lacp_rate=fast"), (21, vec![1]));
         assert_eq!(attribute("ad_user_port_key=7"), (25, 7_u16.to_ne_bytes().to_vec()));
         assert_eq!(attribute("ad_actor_system=02-00-00-00-00-01"), (26, vec![2, 0, 0, 0, 0, 1]));
-        assert_eq!(BondOption::parse("primary=eth1"), Ok(BondOption::Primary("eth1".to_owned())));
+        let primary = BondOption { name: "primary", value: "eth1".to_owned(), attribute: None };
+        assert_eq!(BondOption::parse("primary=eth1"), Ok(primary));
+        for (text, word) in [("mode=4", "802.3ad"), ("mode=802.3ad", "802.3ad"), ("miimon=250", "250")] {
+            assert_eq!(BondOption::parse(text).unwrap().value, word);
+        }
         let targets = [
             &8_u16.to_ne_bytes()[..],
             &[0, 0, 10, 0, 0, 1],
@@ -184,7 +192,11 @@ mod tests {
 
     #[test]
     fn carrier_is_always_watched() {
-        let every_100_ms = BondOption::Attribute(3, 100_u32.to_ne_bytes().to_vec());
+        let every_100_ms = BondOption {
+            name: "miimon",
+            value: "100".to_owned(),
+            attribute: Some((3, 100_u32.to_ne_bytes().to_vec())),
+        };
         assert_eq!(BondOption::parse_all("").unwrap(), std::slice::from_ref(&every_100_ms));
         assert_eq!(BondOption::parse_all("mode=1").unwrap()[1], every_100_ms);
         assert_eq!(BondOption::parse_all("miimon=50").unwrap().len(), 1);

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::link::{Claim, Links};
+use super::link::Links;
 use super::packet::Socket;
 use super::port::Port;
-use super::{neighbour, sysctl};
+use super::switches::{self, Switches};
+use super::{addresses, neighbour};
 use crate::failure::refuse;
+use crate::ipv6::client::Standing;
 use crate::lease::Lease;
 use crate::mac::Hardware;
 use crate::say;
@@ -26,8 +28,8 @@ const CHECK: Duration = Duration::from_secs(10);
 pub(super) struct Changes {
     address: Option<(IpAddr, u8)>,
     routes: Vec<(IpAddr, u8, IpAddr)>,
-    /// IPv6 was off before.
-    switched_on: bool,
+    /// What the kernel would do about IPv6 of itself.
+    switches: Option<Switches>,
     /// The MTU before.
     mtu: Option<u32>,
 }
@@ -55,7 +57,7 @@ fn try_apply(links: &Links, port: &Port, lease: &Lease, changes: &mut Changes) -
     let listener = match address {
         IpAddr::V4(_) => None,
         IpAddr::V6(address) => {
-            changes.switched_on = sysctl::enable(Path::new(sysctl::FOLDER), port.name())?;
+            changes.switches = Some(Switches::set(Path::new(switches::FOLDER), port.name()));
             Some(Listener::open(port, address))
         }
     };
@@ -63,7 +65,7 @@ fn try_apply(links: &Links, port: &Port, lease: &Lease, changes: &mut Changes) -
         changes.address = Some((address, prefix));
     }
     if let Some(listener) = listener {
-        listener.wait_until_ours(links)?;
+        listener.wait_until_ours()?;
     }
     for route in &lease.routes {
         let (to, width, gateway) = *route;
@@ -108,19 +110,18 @@ impl<'a> Listener<'a> {
     }
 
     /// Until the kernel knows that nobody else has the address, it cannot be used.
-    fn wait_until_ours(self, links: &Links) -> anyhow::Result<()> {
+    fn wait_until_ours(self) -> anyhow::Result<()> {
         let (started, address) = (Instant::now(), self.address);
         let mut taken = None;
         loop {
             taken = taken.or_else(|| self.taken_by());
-            let known = links.addresses_6(self.port.index()).context("asking for the port's addresses")?;
-            match known.into_iter().find(|(known, _)| *known == address) {
-                Some((_, Claim::Ours)) => return Ok(()),
-                Some((_, Claim::Asked)) if started.elapsed() < CHECK => thread::sleep(Duration::from_millis(20)),
-                Some((_, Claim::Asked)) => {
+            match addresses::of_port(self.port.index()).into_iter().find(|(known, _)| *known == address) {
+                Some((_, Standing::Ours)) => return Ok(()),
+                Some((_, Standing::Tentative)) if started.elapsed() < CHECK => thread::sleep(Duration::from_millis(20)),
+                Some((_, Standing::Tentative)) => {
                     bail!("the kernel does not know after {} s whether {address} is in use", CHECK.as_secs())
                 }
-                Some((_, Claim::Refused)) => return Err(in_use(address, self.port, taken)),
+                Some((_, Standing::Duplicate)) => return Err(in_use(address, self.port, taken)),
                 None => bail!("the kernel has taken {address} away again"),
             }
         }
@@ -157,10 +158,7 @@ pub(super) fn take_back(links: &Links, port: &Port, changes: &Changes) -> anyhow
     if let Some((address, prefix)) = changes.address {
         links.delete_address(index, address, prefix).with_context(|| format!("deleting address {address}"))?;
     }
-    if changes.switched_on {
-        let folder = Path::new(sysctl::FOLDER);
-        sysctl::disable(folder, port.name()).with_context(|| format!("switching off IPv6 on {}", port.name()))?;
-    }
+    changes.switches.iter().for_each(Switches::put_back);
     if let Some(mtu) = changes.mtu {
         links.set_mtu(index, mtu).with_context(|| format!("setting MTU {mtu}"))?;
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Ip, Method, Settings};
+use super::Settings;
 use crate::failure::refuse;
 use crate::image;
 use crate::lease::Lease;
@@ -55,15 +55,10 @@ impl Destination {
 /// It is not.
 pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
     let Destination::Hosts(hosts) = &settings.destination else { return Ok(()) };
-    let is_6 = |ip: &Ip| match ip.method {
-        Method::None => ip.address.as_ref().is_some_and(|given| given.address.is_ipv6()),
-        Method::Dhcp => false,
-        Method::Dhcp6 | Method::Auto6 | Method::Either6 | Method::Link6 => true,
-    };
     let brings = |version_6: bool| match settings.ip.as_slice() {
         // DHCP for IPv4 is what there is where nothing is said.
         [] => !version_6,
-        lines => lines.iter().any(|ip| is_6(ip) == version_6),
+        lines => lines.iter().any(|ip| ip.is_version_6() == version_6),
     };
     if hosts.iter().any(|host| brings(host.is_ipv6())) {
         return Ok(());

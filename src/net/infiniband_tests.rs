@@ -14,10 +14,10 @@ use rootstream_lab::namespace::{enter_private_network, ip};
 use rootstream_lab::tun;
 
 use super::ClientId;
+use super::firmware::Firmware;
 use super::link::{Link, Links};
 use super::port::Port;
 use super::statics::Said;
-use crate::dhcp::client::Identity;
 use crate::dhcp::frame;
 use crate::dhcp::wire::{Kind, Message, Op, option};
 use crate::lease::Lease;
@@ -50,9 +50,7 @@ impl Node {
         let link = Link { mac: Some(mac), broadcast: Some([0xff; 20]), ..Link::ethernet(index, "ib0", [0; 6]) };
         let config = crate::cmdline::parse("rootstream.image=http://m/i.tar").check().unwrap();
         let said = Said::about(&config.net, &link, None, false).unwrap();
-        let identity =
-            Identity { mac, client_id: ClientId::Mac.option(mac), max_mtu: 2044, arch: None, uuid: None, fixed: None };
-        let port = Port::open(&links, link, None, identity, said, Vec::new());
+        let port = Port::open(&links, link, None, mac, said, Vec::new(), (&ClientId::Mac, Firmware::default()));
         (Self { links, port, started: Instant::now() }, file)
     }
 
@@ -62,9 +60,9 @@ impl Node {
         while !ready(&self.port) {
             assert!(started.elapsed() < Duration::from_secs(25), "never: {what}; {}", self.port.story());
             let now = self.started.elapsed();
-            self.port.carrier(true, now);
-            self.port.tick(now);
-            self.port.receive(now, &[]);
+            self.port.carrier(&self.links, true, now);
+            self.port.tick(&self.links, now);
+            self.port.receive(&self.links, now, &[]);
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -181,7 +179,7 @@ fn dnsmasq_gives_a_lease_over_infiniband() {
     assert_eq!(lease.address, Ipv4Addr::new(172, 16, 0, 7));
     assert_eq!((lease.prefix, lease.server), (24, MASTER.into()));
     assert_eq!(node.port.title(), "ib0 (e4:1d:2d:03:00:12:34:56)");
-    assert!(node.port.release());
+    assert!(node.port.release(&node.links));
     wait_for("DHCPRELEASE(srv0) 172.16.0.7");
 }
 

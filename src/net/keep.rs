@@ -86,7 +86,7 @@ impl Kept {
                 self.look(now);
                 next_look = now + LOOK;
             }
-            self.port.tick(now);
+            self.port.tick(&self.links, now);
             self.follow();
             let wake = self.port.deadline().map_or(next_look, |deadline| deadline.min(next_look));
             let files = self.port.sockets().chain([stop.as_fd()]);
@@ -98,7 +98,7 @@ impl Kept {
                 return;
             }
             // An address that is being checked is on no port of ours: the one before it is taken away at its end.
-            self.port.receive(self.started.elapsed(), &[]);
+            self.port.receive(&self.links, self.started.elapsed(), &[]);
         }
     }
 
@@ -106,7 +106,7 @@ impl Kept {
         match self.links.list() {
             Ok(list) => {
                 let carrier = list.iter().any(|link| link.index == self.port.index() && link.carrier);
-                self.port.carrier(carrier, now);
+                self.port.carrier(&self.links, carrier, now);
             }
             Err(error) => say::warn!("net: listing network ports: {error}"),
         }

@@ -5,14 +5,14 @@ use std::fmt;
 use std::fs;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage};
 use netlink_packet_route::link::{
     InfoBond, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
@@ -21,7 +21,7 @@ use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::{Handle, LinkBond, LinkMessageBuilder, LinkUnspec, LinkVlan};
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Bond, BondOption};
+use super::Bond;
 use crate::mac::Hardware;
 
 /// The kernel answers in microseconds, but for drivers that load firmware when they are brought up.
@@ -50,17 +50,6 @@ pub(super) struct Link {
     pub(super) carrier: bool,
     pub(super) mtu: u32,
     pub(super) max_mtu: Option<u32>,
-}
-
-/// How far an IPv6 address is ours (RFC 4862 section 5.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Claim {
-    /// The kernel asks whether somebody has it.
-    Asked,
-    /// Somebody has it.
-    Refused,
-    /// It is ours.
-    Ours,
 }
 
 #[cfg(test)]
@@ -175,13 +164,6 @@ impl Links {
         self.run(self.handle.address().del(message).execute())
     }
 
-    /// The IPv6 addresses of a port, each with what the kernel knows of others that have it.
-    pub(super) fn addresses_6(&self, index: u32) -> io::Result<Vec<(Ipv6Addr, Claim)>> {
-        let get = self.handle.address().get().set_link_index_filter(index);
-        let messages: Vec<AddressMessage> = self.run(get.execute().try_collect())?;
-        Ok(messages.into_iter().filter_map(claim).collect())
-    }
-
     /// Adds a route; an unspecified gateway means that the destination is on the link. False when it
     /// was there already.
     pub(super) fn add_route(&self, index: u32, route: (IpAddr, u8, IpAddr)) -> io::Result<bool> {
@@ -219,10 +201,9 @@ fn is_new(added: io::Result<()>) -> io::Result<bool> {
 
 /// The message that makes a bond.
 fn bond_message(bond: &Bond) -> LinkMessage {
-    let options = bond.options.iter().filter_map(|option| match option {
-        BondOption::Attribute(number, value) => Some(InfoBond::Other(DefaultNla::new(*number, value.clone()))),
-        // It is set when the port is there.
-        BondOption::Primary(_) => None,
+    let options = bond.options.iter().filter_map(|option| {
+        let (number, value) = option.attribute.clone()?;
+        Some(InfoBond::Other(DefaultNla::new(number, value)))
     });
     let builder = LinkBond::new(&bond.name).set_info_data(InfoData::Bond(options.collect()));
     match bond.mtu {
@@ -250,22 +231,6 @@ fn route_message(index: u32, (destination, prefix, gateway): (IpAddr, u8, IpAddr
     message.attributes = vec![RouteAttribute::Oif(index), RouteAttribute::Destination(destination.into())];
     message.attributes.extend((!on_link).then(|| RouteAttribute::Gateway(gateway.into())));
     message
-}
-
-fn claim(message: AddressMessage) -> Option<(Ipv6Addr, Claim)> {
-    let flags = message.header.flags;
-    let address = message.attributes.into_iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(IpAddr::V6(address)) => Some(address),
-        _ => None,
-    })?;
-    let claim = if flags.contains(AddressHeaderFlags::Dadfailed) {
-        Claim::Refused
-    } else if flags.contains(AddressHeaderFlags::Tentative) {
-        Claim::Asked
-    } else {
-        Claim::Ours
-    };
-    Some((address, claim))
 }
 
 fn link(message: LinkMessage) -> Link {
@@ -333,6 +298,7 @@ mod tests {
     use netlink_packet_route::link::{BondLacpRate, BondMode, BondXmitHashPolicy};
     use rtnetlink::packet_core::Emitable;
 
+    use super::super::BondOption;
     use super::*;
 
     fn bytes(message: &LinkMessage) -> Vec<u8> {

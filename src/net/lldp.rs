@@ -73,12 +73,12 @@ mod tests {
 
     use rootstream_lab::namespace::{enter_private_network, ip};
 
+    use super::super::ClientId;
+    use super::super::firmware::Firmware;
     use super::super::link::Links;
     use super::super::port::Port;
     use super::super::statics::Said;
     use super::*;
-    use crate::dhcp::client::Identity;
-    use crate::mac::Hardware;
 
     #[test]
     fn a_port_that_joins_a_bond_late_is_listened_on_too() {
@@ -94,19 +94,18 @@ mod tests {
         let mac = link("one").mac.unwrap();
         let config = crate::cmdline::parse("rootstream.image=http://m/i.tar").check().unwrap();
         let said = Said::about(&config.net, &link("one"), None, true).unwrap();
-        let identity = Identity { mac, client_id: None, max_mtu: 1500, arch: None, uuid: None, fixed: None };
-        assert!(matches!(mac, Hardware::Ethernet(_)));
         // As a bond that has one port.
-        let mut port = Port::open(&links, link("one"), None, identity, said, vec![link("one")]);
+        let mut port =
+            Port::open(&links, link("one"), None, mac, said, vec![link("one")], (&ClientId::Mac, Firmware::default()));
         port.join(vec![link("one"), link("two")]);
-        port.carrier(true, Duration::ZERO);
+        port.carrier(&links, true, Duration::ZERO);
         let switch = Socket::lldp(&link("second")).unwrap();
         let started = Instant::now();
         while port.switch().is_none() {
             assert!(started.elapsed() < Duration::from_secs(10), "never heard");
             switch.send(&lldp::seeds()[0]).unwrap();
             thread::sleep(Duration::from_millis(10));
-            port.receive(started.elapsed(), &[]);
+            port.receive(&links, started.elapsed(), &[]);
         }
         assert_eq!(port.switch().unwrap().port, "Gi1/0/7");
     }

@@ -3,13 +3,16 @@
 //! - `link`: ports, addresses and routes, by rtnetlink.
 //! - `packet`: raw sockets that see DHCP replies.
 //! - `arp`, `neighbour`: whether somebody has an address already.
-//! - `sysctl`: whether the kernel lets a port have IPv6.
 //! - `firmware`: what servers are told of the machine.
 //! - `statics`: what the administrator says about a port.
 //! - `rename`: what ports are called.
 //! - `vlan`, `bond`: what is to be made on top of ports; `stack` makes it.
 //! - `lldp`: what the switch says about a port.
-//! - `port`: one port with its sockets and DHCP client.
+//! - `port`: one port in the race, with the `engine` that gets it a lease.
+//! - `four`: DHCP for IPv4.
+//! - `fixed`: an IPv4 address of the command line.
+//! - `six`: IPv6, from `routers` and servers; `addresses` has the kernel's verdict on addresses, `switches` keep it from
+//!   configuring the port itself.
 //! - `wait`: waiting for frames.
 //! - `choose`: which ports to try, and which lease to keep.
 //! - `destination`: whether a lease leads to the image.
@@ -21,13 +24,17 @@
 //! - `resolve`: host names, by the lease's servers.
 //! - [`namespace`]: whether this is the machine's own network.
 
+mod addresses;
 mod arp;
 mod bond;
 mod choose;
 mod configure;
 mod conflict;
 mod destination;
+mod engine;
 mod firmware;
+mod fixed;
+mod four;
 #[cfg(test)]
 mod infiniband_tests;
 mod keep;
@@ -40,14 +47,17 @@ mod port;
 mod race;
 mod rename;
 mod resolve;
+mod routers;
+mod six;
 mod stack;
 mod statics;
-mod sysctl;
+mod switches;
 mod verdict;
 mod vlan;
 mod wait;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -67,6 +77,7 @@ use link::Links;
 use port::Port;
 pub use rename::Rename;
 use stack::Stack;
+pub use stack::{Device, Kind, Lower};
 pub(crate) use statics::unspecified;
 pub use statics::{Address, Ip, Method, Route};
 pub use vlan::Vlan;
@@ -135,6 +146,23 @@ impl ClientId {
             }
         }
     }
+
+    /// The machine and the port with this MAC as DHCPv6 names them: DUID and IAID. What IPv4 is told as RFC 4361 has it is
+    /// told here too; otherwise they are made of the MAC, which is what a site knows of its nodes. The UUID that firmware
+    /// may use instead comes in two byte orders, and with IAIDs of many kinds.
+    pub(crate) fn duid(&self, mac: [u8; 6]) -> (Vec<u8>, u32) {
+        let [_, _, iaid @ ..] = mac;
+        let own = u32::from_be_bytes(iaid);
+        match self {
+            Self::Bytes(bytes) => match bytes.as_slice() {
+                [255, a, b, c, d, duid @ ..] if !duid.is_empty() => {
+                    (duid.to_vec(), u32::from_be_bytes([*a, *b, *c, *d]))
+                }
+                duid => (duid.to_vec(), own),
+            },
+            Self::Mac | Self::None | Self::Duid => ([&[0, 3, 0, 1], &mac[..]].concat(), own),
+        }
+    }
 }
 
 /// A port that is up and configured with a lease, which is renewed in the background.
@@ -148,8 +176,12 @@ pub struct Network {
     pub lease: Lease,
     /// Whether the address is that of the command line.
     pub fixed: bool,
+    /// The VLANs and bonds that the port is made of, itself first.
+    pub devices: Vec<Device>,
     /// What the switch says about the port, or about a port below it.
     pub switch: Option<Neighbour>,
+    /// The port's number in the kernel.
+    index: u32,
     loopback: Loopback,
     stack: Stack,
     keeper: Keeper,
@@ -161,7 +193,7 @@ impl Network {
     pub fn resolver(&self) -> Arc<dyn Resolve> {
         // Those of the command line are part of the lease.
         let search = self.lease.search_list().into_iter().map(str::to_owned).collect();
-        Arc::new(resolve::Dns::new(self.lease.dns.iter().copied(), search, self.lease.address.is_ipv6()))
+        Arc::new(resolve::Dns::new(&self.lease.dns, self.index, search, self.lease.address.is_ipv6()))
     }
 
     /// Ends the renewals: the lease is as it will be handed over.
@@ -211,6 +243,9 @@ impl Network {
 pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
     let started = Instant::now();
     destination::check(settings)?;
+    if settings.ip.iter().any(Ip::is_version_6) {
+        switches::check(Path::new(switches::FOLDER))?;
+    }
     let links = Links::open().advise("opening rtnetlink", "build the kernel with CONFIG_NET")?;
     let loopback = Loopback::bring_up(&links)?;
     let mut stack = Stack::new(settings);
@@ -220,7 +255,20 @@ pub fn bring_up(settings: &Settings) -> anyhow::Result<Network> {
             let (port, mac) = (kept.port.name().to_owned(), kept.port.mac());
             say::info!("net: {} is ready after {:.1} s", kept.port.title(), started.elapsed().as_secs_f32());
             let lease = kept.lease().clone();
-            Ok(Network { port, mac, lease, fixed, switch, loopback, stack, keeper: Keeper::start(kept), settled: None })
+            let (index, devices) = (kept.port.index(), kept.port.devices(&stack));
+            Ok(Network {
+                port,
+                mac,
+                lease,
+                fixed,
+                devices,
+                switch,
+                index,
+                loopback,
+                stack,
+                keeper: Keeper::start(kept),
+                settled: None,
+            })
         }
         Err(failed) => {
             let (links, error) = *failed;
@@ -257,7 +305,7 @@ fn win(
 
 /// Gives leases back and takes down the ports that were found down.
 fn put_back(links: &Links, mut ports: Vec<Port>) -> anyhow::Result<()> {
-    let released = ports.iter_mut().filter_map(|port| port.release().then_some(())).count();
+    let released = ports.iter_mut().filter_map(|port| port.release(links).then_some(())).count();
     if released > 0 {
         thread::sleep(LINGER);
     }
@@ -304,6 +352,12 @@ mod tests {
         let duid = [255, 0, 0xac, 0x10, 1, 0, 3, 0, 1, 0x52, 0x54, 0, 0xac, 0x10, 1];
         assert_eq!(ClientId::Duid.option(mac).unwrap(), duid);
         assert_eq!(ClientId::Bytes(vec![0, 7]).option(mac).unwrap(), [0, 7]);
+
+        let own = (vec![0, 3, 0, 1, 0x52, 0x54, 0, 0xac, 0x10, 1], 0x00ac_1001);
+        for id in [ClientId::Mac, ClientId::None, ClientId::Duid, ClientId::Bytes(duid.to_vec())] {
+            assert_eq!(id.duid(mac.mac()), own, "{id:?}");
+        }
+        assert_eq!(ClientId::Bytes(vec![0, 7]).duid(mac.mac()), (vec![0, 7], 0x00ac_1001));
     }
 
     // F17

@@ -12,7 +12,6 @@ use super::port::Port;
 use super::stack::Stack;
 use super::statics::Said;
 use super::{Settings, verdict, wait};
-use crate::dhcp::client::Identity;
 use crate::failure::refuse;
 use crate::lease::Lease;
 use crate::mac::Hardware;
@@ -45,7 +44,7 @@ pub(super) fn run(
             next_look = if more { now } else { now + LOOK };
         }
         for port in ports.iter_mut() {
-            port.tick(now);
+            port.tick(links, now);
         }
         let runners: Vec<Runner> = ports.iter().map(|port| port.runner(settings)).collect();
         let winner = choose::winner(&runners, settings.bootif.is_some(), now);
@@ -68,7 +67,7 @@ pub(super) fn run(
         let now = started.elapsed();
         let own: Vec<Hardware> = ports.iter().map(Port::mac).collect();
         for port in ports.iter_mut() {
-            port.receive(now, &own);
+            port.receive(links, now, &own);
         }
     }
 }
@@ -126,7 +125,7 @@ fn look(
     }
     for port in ports.iter_mut() {
         let carrier = list.iter().any(|link| link.index == port.index() && link.carrier);
-        port.carrier(carrier, now);
+        port.carrier(links, carrier, now);
         port.join(stack.ports_below(port.name()));
     }
     let known = ports.len();
@@ -138,16 +137,8 @@ fn look(
         }
         if let Some(said) = Said::about(settings, &link, driver.as_deref(), stack.is_made(&link.name)) {
             let mac = said.ip.mac.map_or(mac, Hardware::Ethernet);
-            let identity = Identity {
-                mac,
-                client_id: settings.client_id.option(mac),
-                max_mtu: u16::try_from(link.max_mtu.unwrap_or(link.mtu)).unwrap_or(u16::MAX),
-                arch: firmware.arch,
-                uuid: firmware.uuid,
-                fixed: said.informed(),
-            };
             let below = stack.ports_below(&link.name);
-            ports.push(Port::open(links, link, driver, identity, said, below));
+            ports.push(Port::open(links, link, driver, mac, said, below, (&settings.client_id, firmware)));
         }
     }
     if let Some(port) = ports.iter().find(|port| port.is_forbidden()) {

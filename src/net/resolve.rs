@@ -2,7 +2,7 @@
 //! resolver would look for one.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -34,10 +34,16 @@ pub(super) struct Dns {
 }
 
 impl Dns {
-    /// `servers` are asked in order; the domains in `search` complete names without a dot, in order. `version_6` says
-    /// which family's addresses come first.
-    pub(super) fn new(servers: impl IntoIterator<Item = IpAddr>, search: Vec<String>, version_6: bool) -> Self {
-        let servers = servers.into_iter().take(MAX_SERVERS).map(|server| SocketAddr::new(server, DNS_PORT)).collect();
+    /// `servers` are asked in order, those that are known on their link only through the port with this kernel index; the
+    /// domains in `search` complete names without a dot, in order. `version_6` says which family's addresses come first.
+    pub(super) fn new(servers: &[IpAddr], port: u32, search: Vec<String>, version_6: bool) -> Self {
+        let at = |server: &IpAddr| match server {
+            IpAddr::V6(address) if address.is_unicast_link_local() => {
+                SocketAddr::V6(SocketAddrV6::new(*address, DNS_PORT, 0, port))
+            }
+            server => SocketAddr::new(*server, DNS_PORT),
+        };
+        let servers = servers.iter().take(MAX_SERVERS).map(at).collect();
         Self { servers, search, version_6, rounds: ROUNDS }
     }
 

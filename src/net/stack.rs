@@ -6,6 +6,7 @@ use super::link::{Link, Links};
 use super::rename::Names;
 use super::{Bond, BondOption, Settings, Vlan, choose};
 use crate::failure::{Advise, refuse};
+use crate::mac::Hardware;
 use crate::say;
 
 /// What is to be made, and what is made.
@@ -17,6 +18,41 @@ pub(super) struct Stack {
     /// Names, in the order in which they were made.
     made: Vec<String>,
     used: Vec<Used>,
+}
+
+/// A VLAN or bond that the boot made, for stage 2 to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Kernel name.
+    pub name: String,
+    /// Its number in the kernel.
+    pub index: u32,
+    /// What it is.
+    pub kind: Kind,
+    /// What it is on.
+    pub on: Vec<Lower>,
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A VLAN with this number.
+    Vlan(u16),
+    /// A bond, with its options and its MTU.
+    Bond(Vec<BondOption>, Option<u16>),
+}
+
+/// A port or bond that a device is on, as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lower {
+    /// Kernel name.
+    pub name: String,
+    /// Its number in the kernel.
+    pub index: u32,
+    /// Its MAC.
+    pub mac: Option<[u8; 6]>,
+    /// The bond uses it as long as it works.
+    pub primary: bool,
 }
 
 /// A port or bond that something is on.
@@ -92,8 +128,7 @@ impl Stack {
             }
             let member = links.set_controller(port.index, index);
             member.advise(joining(), "leave the port out of bond=, if its driver cannot be in a bond of this mode")?;
-            let primary = |option: &BondOption| matches!(option, BondOption::Primary(word) if choose::is_called(&port, None, word));
-            if bond.options.iter().any(primary) {
+            if bond.options.iter().any(|option| option.is_primary(&port)) {
                 links
                     .set_primary(index, port.index)
                     .with_context(|| format!("making {} the primary port", port.name))?;
@@ -149,6 +184,30 @@ impl Stack {
         ports
     }
 
+    /// What a port is made of: itself first, if it was made, and then what it is on.
+    pub(super) fn devices(&self, port: &Link) -> Vec<Device> {
+        let mut devices = Vec::new();
+        let mut names = vec![(port.name.clone(), port.index)];
+        while let Some((name, index)) = names.pop() {
+            let vlan = self.vlans.iter().find(|vlan| vlan.name == name).map(|vlan| Kind::Vlan(vlan.id));
+            let bond = || self.bonds.iter().find(|bond| bond.name == name);
+            let bond_kind = || bond().map(|bond| Kind::Bond(bond.options.clone(), bond.mtu));
+            let Some(kind) = vlan.or_else(bond_kind).filter(|_| self.is_made(&name)) else { continue };
+            let below = self.used.iter().filter(|used| used.by == name).map(|used| &used.link);
+            let on: Vec<Lower> = below
+                .map(|link| Lower {
+                    name: link.name.clone(),
+                    index: link.index,
+                    mac: link.mac.filter(|mac| !mac.is_infiniband()).map(Hardware::mac),
+                    primary: bond().is_some_and(|bond| bond.options.iter().any(|option| option.is_primary(link))),
+                })
+                .collect();
+            names.extend(on.iter().map(|lower| (lower.name.clone(), lower.index)));
+            devices.push(Device { name, index, kind, on });
+        }
+        devices
+    }
+
     /// What could not be made for want of ports, in words.
     pub(super) fn wanting(&self) -> Option<String> {
         let bonds = self.bonds.iter().map(|bond| (&bond.name, bond.ports.join(", ")));
@@ -189,6 +248,13 @@ impl Stack {
             }
         }
         outcome.and(self.names.put_back(links))
+    }
+}
+
+impl BondOption {
+    /// It makes this port the one that is used as long as it works.
+    fn is_primary(&self, port: &Link) -> bool {
+        self.name == "primary" && choose::is_called(port, None, &self.value)
     }
 }
 
@@ -236,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_ports_below_a_vlan_on_a_bond_are_those_of_the_bond() {
-        let mut stack = stack("bond=bond0:eth0,eth1 vlan=vlan5:bond0 vlan=vlan6:eth2");
+        let mut stack = stack("bond=bond0:eth0,eth1:mode=1,primary=eth1 vlan=vlan5:bond0 vlan=vlan6:eth2");
         stack.made = ["bond0", "vlan5", "vlan6"].map(str::to_owned).to_vec();
         let used = |link: Link, by: &str| Used { link, by: by.to_owned() };
         stack.used = vec![
@@ -250,5 +316,13 @@ mod tests {
         assert_eq!(below("bond0"), [2, 1]);
         assert_eq!(below("vlan6"), [3]);
         assert!(below("eth0").is_empty());
+        let devices = stack.devices(&link(9, "vlan5"));
+        let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+        assert_eq!((names, &devices[0].kind, devices[0].on[0].index), (vec!["vlan5", "bond0"], &Kind::Vlan(5), 5));
+        let Kind::Bond(options, None) = &devices[1].kind else { panic!("{devices:?}") };
+        assert_eq!((options[0].value.as_str(), options[2].name), ("active-backup", "miimon"));
+        let ports: Vec<_> = devices[1].on.iter().map(|lower| (lower.name.as_str(), lower.primary)).collect();
+        assert_eq!(ports, [("eth0", false), ("eth1", true)]);
+        assert!(stack.devices(&link(3, "eth2")).is_empty());
     }
 }

@@ -75,6 +75,15 @@ impl Ip {
     pub fn new(method: Method) -> Self {
         Self { device: None, method, address: None, hostname: None, mtu: None, mac: None, dns: Vec::new() }
     }
+
+    /// It is about IPv6.
+    pub(crate) fn is_version_6(&self) -> bool {
+        match self.method {
+            Method::None => self.address.as_ref().is_some_and(|given| given.address.is_ipv6()),
+            Method::Dhcp => false,
+            Method::Dhcp6 | Method::Auto6 | Method::Either6 | Method::Link6 => true,
+        }
+    }
 }
 
 impl Address {

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 
 use super::Settings;
+use super::engine::Lack;
 use super::link::Link;
 use super::port::Port;
 use super::stack::Stack;
@@ -37,25 +38,47 @@ pub(super) fn no_lease(
             format!("the address {address} of ip= for {} is in use by {by}", port.title()),
             "find that machine by its MAC in the switch and take the address from it, or correct ip=".to_owned(),
         )
-    } else if with_carrier.iter().any(|port| port.was_answered()) {
-        (
-            format!("no usable DHCP lease on {}", titles(with_carrier)),
-            "correct what the DHCP server offers, or switch off the server that is not the site's own".to_owned(),
-        )
+    } else if let Some(Some(lack)) = with_carrier.iter().map(|port| port.lack()).min() {
+        unanswered(lack, &with_carrier, settings)
     } else {
-        let macs: Vec<String> = with_carrier.iter().map(|port| port.mac().to_string()).collect();
         (
-            format!("no DHCP server answered on {}", titles(with_carrier)),
-            format!(
-                "check that a DHCP server runs for this network and knows {}, that the switch port is in the right \
-                 VLAN and forwards at once (spanning tree); rootstream.dhcp= waits longer than {} s",
-                macs.join(", "),
-                settings.dhcp.as_secs()
-            ),
+            format!("no usable lease on {}", titles(with_carrier)),
+            "correct what the server or router offers, or switch off one that is not the site's own".to_owned(),
         )
     };
     let Err(error) = Err::<Infallible, _>(anyhow::anyhow!(stories.join("; "))).advise(what, todo);
     error
+}
+
+/// What is said, and what is to be done, where nobody answered on these ports.
+fn unanswered(lack: Lack, ports: &[&Port], settings: &Settings) -> (String, String) {
+    let titles = titles(ports.iter().copied());
+    let macs: Vec<String> = ports.iter().map(|port| port.mac().to_string()).collect();
+    let knows = format!("runs for this network and knows {}", macs.join(", "));
+    let (what, check) = match lack {
+        Lack::Dhcp => ("no DHCP server answered", format!("that a DHCP server {knows}")),
+        Lack::Dhcp6 => (
+            "no DHCPv6 server answered",
+            format!("that a DHCPv6 server {knows} by its DUID-LL, 00:03:00:01 and the MAC"),
+        ),
+        Lack::Router => (
+            "no router advertised",
+            "that something advertises on this network (radvd, enable-ra of dnsmasq, a router)".to_owned(),
+        ),
+        Lack::LinkLocal => {
+            return (
+                format!("no address on the link for {titles}"),
+                "look for another machine with the same MAC, and at the kernel log for what is wrong with IPv6"
+                    .to_owned(),
+            );
+        }
+    };
+    let todo = format!(
+        "check {check}, that the switch port is in the right VLAN and forwards at once (spanning tree); \
+         rootstream.dhcp= waits longer than {} s",
+        settings.dhcp.as_secs()
+    );
+    (format!("{what} on {titles}"), todo)
 }
 
 fn no_port(settings: &Settings, stack: &Stack, list: &[Link]) -> anyhow::Error {

@@ -180,16 +180,32 @@ impl Lab {
             command.arg("--port=0");
         }
         command.args(words);
-        Server::start(command, &log, "DHCP, sockets bound exclusively to interface")
+        let routes = words.contains(&"--enable-ra");
+        let ready = if routes { "IPv6 router advertisement enabled" } else { "sockets bound exclusively to interface" };
+        Server::start(command, &log, ready)
     }
 
     /// Starts ISC dhcpd, which is at `program`, on `end`.
     pub(crate) fn dhcpd(&self, program: &Path, end: &str, configuration: &str) -> Server {
+        self.dhcpd_of("-4", program, end, configuration)
+    }
+
+    /// The same for IPv6.
+    pub(crate) fn dhcpd6(&self, program: &Path, end: &str, configuration: &str) -> Server {
+        self.dhcpd_of("-6", program, end, configuration)
+    }
+
+    fn dhcpd_of(&self, version: &str, program: &Path, end: &str, configuration: &str) -> Server {
         let file = |name: &str| self.folder.path().join(format!("{end}.{name}"));
         fs::write(file("conf"), configuration).unwrap();
         fs::write(file("leases"), "").unwrap();
         let mut command = Command::new(program);
-        command.args(["-4", "-f", "-d", "--no-pid", "-cf"]).arg(file("conf")).arg("-lf").arg(file("leases")).arg(end);
+        command
+            .args([version, "-f", "-d", "--no-pid", "-cf"])
+            .arg(file("conf"))
+            .arg("-lf")
+            .arg(file("leases"))
+            .arg(end);
         Server::start(command, &file("log"), "Server starting service")
     }
 

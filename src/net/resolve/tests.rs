@@ -90,7 +90,10 @@ fn resolved(dns: &Dns, host: &str) -> Vec<String> {
 
 #[test]
 fn literal_addresses_need_no_server() {
-    let dns = Dns::new([], Vec::new(), false);
+    let dns = Dns::new(&["fe80::1".parse().unwrap(), "fd00::1".parse().unwrap()], 7, Vec::new(), true);
+    let servers: Vec<String> = dns.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["[fe80::1%7]:53", "[fd00::1]:53"]);
+    let dns = Dns::new(&[], 2, Vec::new(), false);
     assert_eq!(resolved(&dns, "10.0.0.1"), ["10.0.0.1:80"]);
     assert_eq!(resolved(&dns, "[fd00::1]"), ["[fd00::1]:80"]);
     let error = dns.resolve("master", 80).unwrap_err().to_string();
