@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result};
 
 use crate::checks::Checks;
-use crate::cmdline::{Config, OnFail, Step};
+use crate::cmdline::{Config, Step};
 use crate::facts::NodeFacts;
 use crate::failure::Advise;
 use crate::handover::{self, Port, Ready};
@@ -50,8 +50,10 @@ pub fn boot(config: &Config, record: &mut Record) -> Result<Ready> {
             Ok(ready)
         }
         Err(error) => {
-            // A shell is of more use with the network up; anything else begins from nothing.
-            if config.onfail != OnFail::Shell {
+            // A shell is of more use with a network that works; anything else begins from nothing.
+            if rescue::ends_in_shell(config.onfail) {
+                network.keep();
+            } else {
                 network.leave().unwrap_or_else(|error| say::warn!("network: {error:#}"));
             }
             Err(error)
@@ -66,7 +68,7 @@ fn from_image(config: &Config, network: &mut Network, record: &mut Record) -> Re
         let new_root = Path::new(NEW_ROOT);
         let anchors = Anchors::baked(Path::new("/"))?;
         let settings = image::located(&config.image, &anchors, Some(&network.lease))?;
-        let node = NodeFacts::of_machine(Path::new("/")).with_network(network.mac, &network.lease);
+        let node = NodeFacts::of_machine(Path::new("/")).with_network(network.mac.mac(), &network.lease);
         let sources = Sources { settings: &settings, anchors: &anchors, resolver: &network.resolver(), node: &node };
         let machine = Machine { release: Some(kernel_release()?), arch: Some(std::env::consts::ARCH.to_owned()) };
         let plan = plan(sources, &machine, record)?;

@@ -12,7 +12,6 @@ use crate::failure::Failure;
 use crate::image::{Facts, Installed, Reason, Share, Tally, Trust};
 use crate::lease::Lease;
 use crate::lldp::Neighbour;
-use crate::mac::Mac;
 use crate::net::Network;
 use crate::say;
 
@@ -37,7 +36,7 @@ pub struct Step {
 pub struct Port {
     /// Kernel name.
     pub name: String,
-    /// MAC, lower case with colons.
+    /// MAC, or over InfiniBand GUID, lower case with colons.
     pub mac: String,
     /// What the switch at the other end of the cable says, if it was heard (LLDP).
     pub switch: Option<Neighbour>,
@@ -130,7 +129,7 @@ impl Record {
 
     /// Takes over what is known about the network.
     pub fn set_network(&mut self, network: &Network) {
-        let (name, mac) = (network.port.clone(), Mac(network.mac).to_string());
+        let (name, mac) = (network.port.clone(), network.mac.to_string());
         self.port = Some(Port { name, mac, switch: network.switch.clone() });
         self.lease = Some(network.lease.clone());
     }

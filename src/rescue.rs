@@ -62,6 +62,11 @@ pub fn has_shell() -> bool {
     Path::new(SHELL).exists()
 }
 
+/// Whether a boot that fails leads to a shell.
+pub fn ends_in_shell(policy: OnFail) -> bool {
+    next(policy, has_shell()) == Next::Shell
+}
+
 /// Runs the shell on the console until it ends.
 ///
 /// # Errors

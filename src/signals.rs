@@ -1,6 +1,6 @@
 //! The signals of PID 1.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -40,13 +40,14 @@ impl Signals {
         Ok(Self { descriptor })
     }
 
-    /// Waits until `worker`, a child, has ended, reaping orphans meanwhile.
-    pub fn wait_for(&self, worker: Pid) -> WaitStatus {
+    /// Waits until `worker`, a child, has ended, reaping orphans meanwhile; nothing where it first closed the pipe that it
+    /// `told` us through.
+    pub fn wait_for(&self, worker: Pid, told: Option<BorrowedFd<'_>>) -> Option<WaitStatus> {
         loop {
-            if let Some(status) = self.reap().into_iter().find(|status| status.pid() == Some(worker)) {
-                return status;
+            let ended = self.reap().into_iter().find(|status| status.pid() == Some(worker));
+            if ended.is_some() || self.next(Duration::from_secs(3600), told) {
+                return ended;
             }
-            self.next(Duration::from_secs(3600));
         }
     }
 
@@ -61,7 +62,7 @@ impl Signals {
             say::info!("{then} in {} s", left.as_secs());
             let say_again = Instant::now() + left.min(Duration::from_secs(10));
             while Instant::now() < say_again {
-                self.next(say_again.saturating_duration_since(Instant::now()));
+                self.next(say_again.saturating_duration_since(Instant::now()), None);
                 self.reap();
             }
         }
@@ -80,10 +81,14 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal, at most so long, and acts on it.
-    fn next(&self, limit: Duration) {
+    /// Waits for a signal, at most so long, and acts on it. True when nobody writes to `pipe` any more.
+    fn next(&self, limit: Duration, pipe: Option<BorrowedFd<'_>>) -> bool {
         let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        let _ = poll(&mut [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)], timeout);
+        let mut files = vec![PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
+        // The end is told of in any case, and nothing else is of interest.
+        files.extend(pipe.map(|pipe| PollFd::new(pipe, PollFlags::empty())));
+        let _ = poll(&mut files, timeout);
+        let closed = files.get(1).and_then(PollFd::any).unwrap_or_default();
         while let Ok(Some(info)) = self.descriptor.read_signal() {
             let mode = match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
                 Some(Signal::SIGINT | Signal::SIGTERM) => RebootMode::RB_AUTOBOOT,
@@ -94,5 +99,6 @@ impl Signals {
             std::thread::sleep(Duration::from_millis(200));
             rescue::end(mode);
         }
+        closed
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::PanicHookInfo;
 use std::path::Path;
 use std::time::Duration;
@@ -131,10 +131,18 @@ impl Supervisor {
         drop(sender);
         let signals = self.signals.as_ref().context("no signals to wait with")?;
         // An outcome is bounded and far smaller than a pipe, so the worker never waits for us to read it.
-        let status = signals.wait_for(worker);
+        let stays = rescue::ends_in_shell(config.onfail);
+        let ended = signals.wait_for(worker, stays.then(|| results.as_fd()));
         let mut message = Vec::new();
         File::from(results).read_to_end(&mut message).context("hearing from the worker")?;
-        Ok(serde_json::from_slice(&message).unwrap_or_else(|_| Outcome::Failed(died(status))))
+        match (serde_json::from_slice(&message), ended) {
+            // It keeps the network for the shell.
+            (Ok(Outcome::Failed(failure)), None) => Ok(Outcome::Failed(failure)),
+            (outcome, ended) => {
+                let status = ended.or_else(|| signals.wait_for(worker, None)).context("losing the worker")?;
+                Ok(outcome.unwrap_or_else(|_| Outcome::Failed(died(status))))
+            }
+        }
     }
 
     /// Becomes the image's init; comes back only with the reason why not.
@@ -204,6 +212,14 @@ fn work(config: &Config, sender: OwnedFd) -> ! {
         Err(error) => Outcome::Failed(Failure::from_error(&error)),
     };
     tell(&sender, &outcome);
+    if matches!(outcome, Outcome::Failed(_)) && rescue::ends_in_shell(config.onfail) {
+        // All ends of the pipe are closed, so that PID 1 goes on; it ends with the shell, and this process with it.
+        let _ = std::panic::take_hook();
+        drop(sender);
+        loop {
+            std::thread::park();
+        }
+    }
     std::process::exit(0)
 }
 

@@ -222,6 +222,51 @@ pub(crate) fn bind_packet(socket: impl AsFd, port_index: u32, protocol: u16) -> 
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A `sockaddr_ll` with the twenty bytes of InfiniBand's addresses, for which the kernel's own has no room; packet sockets
+/// take one that is longer (packet(7), `packet_sendmsg` of the kernel).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LongAddress {
+    family: u16,
+    protocol: u16,
+    port_index: i32,
+    hardware_type: u16,
+    packet_type: u8,
+    length: u8,
+    address: [u8; 20],
+}
+
+impl LongAddress {
+    /// Of what is sent with this protocol, through this port.
+    ///
+    /// # Errors
+    /// No kernel numbers ports so.
+    pub(crate) fn new(port_index: u32, protocol: u16, address: [u8; 20]) -> io::Result<Self> {
+        Ok(Self {
+            family: u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?,
+            protocol: protocol.to_be(),
+            port_index: i32::try_from(port_index).map_err(io::Error::other)?,
+            hardware_type: 0,
+            packet_type: 0,
+            length: 20,
+            address,
+        })
+    }
+}
+
+/// Sends a packet, for which the kernel makes the header of the link, through a packet socket.
+///
+/// # Errors
+/// The port is gone or down, or has addresses of another length.
+pub(crate) fn send_packet(socket: impl AsFd, packet: &[u8], to: &LongAddress) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<LongAddress>()).map_err(io::Error::other)?;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: `packet` and `to` are readable for the lengths given, and live through the call, which only reads them.
+    let sent =
+        unsafe { libc::sendto(fd, packet.as_ptr().cast(), packet.len(), 0, std::ptr::from_ref(to).cast(), length) };
+    if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn set_option<T>(socket: impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the pointer is to a T of that length, alive during the call; the kernel copies it, and

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lab::{Lab, image, lines, ports_and_routes, rehearse, settings_of};
 use rootstream::failure::Failure;
+use rootstream::mac::Hardware;
 use rootstream::net::{Settings, bring_up};
 use rootstream_lab::faulty::{self, Server};
 use rootstream_lab::namespace::ip;
@@ -56,7 +57,10 @@ fn address_routes_mtu_and_mac_are_put_on_the_port_and_taken_back() {
              rd.route=10.8.0.0/16:172.16.0.253 rd.route=10.7.0.0/16:172.17.0.253:eth1",
         );
         let network = bring_up(&settings).unwrap();
-        assert_eq!((network.port.as_str(), network.mac, network.fixed), ("eth0", [2, 0, 0, 0, 0, 7], true));
+        assert_eq!(
+            (network.port.as_str(), network.mac, network.fixed),
+            ("eth0", Hardware::Ethernet([2, 0, 0, 0, 0, 7]), true)
+        );
         let seen = ports_and_routes();
         assert_eq!((seen.port("eth0").mtu, seen.port("eth0").mac.as_str()), (1400, "02:00:00:00:00:07"));
         assert!(!seen.port("eth1").up, "{seen:?}");
@@ -100,7 +104,7 @@ fn an_address_without_carrier_and_a_device_that_is_not_there_are_named() {
         assert_eq!(failure.what, "no carrier on eth0 (52:54:00:ac:10:01)");
         assert!(!ports_and_routes().port("eth0").up);
         let failure = Failure::from_error(&bring_up(&wanted("ip=172.16.0.1:::24::eno1:none")).unwrap_err());
-        assert_eq!(failure.what, "no Ethernet port matches eno1");
+        assert_eq!(failure.what, "no network port matches eno1");
         assert!(failure.why.contains("eth0 (52:54:00:ac:10:01)"), "{}", failure.why);
     });
 }
@@ -170,5 +174,61 @@ fn a_vlan_is_made_or_the_module_is_named_and_the_ports_are_left_as_found() {
         let failure = Failure::from_error(&bring_up(&alone).unwrap_err());
         assert_eq!(failure.what, "vlan5 cannot be made: no eno1");
         assert!(failure.why.contains("eth0 (52:54:00:ac:10:01)"), "{}", failure.why);
+    });
+}
+
+// F13
+#[test]
+fn a_static_address_that_somebody_has_is_refused_with_the_others_mac() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    ip("link set srv0 address 02:00:00:00:00:99").unwrap();
+    ip("addr add 172.16.0.7/24 dev srv0").unwrap();
+    let settings = settings_of("ip=172.16.0.7::172.16.0.254:24::eth0:none rootstream.dhcp=3s");
+    let refused = settings.clone();
+    lab.node(move || {
+        let failure = Failure::from_error(&bring_up(&refused).unwrap_err());
+        assert_eq!(
+            failure.what,
+            "the address 172.16.0.7 of ip= for eth0 (52:54:00:ac:10:01) is in use by 02:00:00:00:00:99"
+        );
+        assert!(failure.todo.contains("correct ip="), "{failure}");
+        assert!(ports_and_routes().port("eth0").addresses.is_empty());
+    });
+    // When that machine is gone the boot goes on.
+    let patient = Settings { dhcp: Duration::from_secs(30), ..settings };
+    let _ = lab.later(Duration::from_secs(2), "addr del 172.16.0.7/24 dev srv0");
+    lab.node(move || {
+        let network = bring_up(&patient).unwrap();
+        assert_eq!(ports_and_routes().port("eth0").addresses, ["172.16.0.7/24"]);
+        let said = lines("net: eth0 (52:54:00:ac:10:01): 172.16.0.7 of ip= is in use by 02:00:00:00:00:99");
+        assert_eq!(said.len(), 2, "once in each try");
+        network.leave().unwrap();
+    });
+}
+
+#[test]
+fn a_port_has_its_new_name_before_anything_else_names_it() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    lab.wire("eth1", SECOND_MAC, "srv1", "172.17.0.254/24");
+    let _dnsmasq = lab.dnsmasq("srv1", &["--dhcp-range=172.17.0.9,172.17.0.9"]);
+    let settings = settings_of("ifname=boot:52:54:00:ac:10:02 ip=boot:dhcp");
+    lab.node(move || {
+        // As another step may have left it.
+        ip("link set eth1 up").unwrap();
+        let network = bring_up(&settings).unwrap();
+        assert_eq!(network.port, "boot");
+        let seen = ports_and_routes();
+        assert_eq!(seen.port("boot").addresses, ["172.17.0.9/24"]);
+        assert!(!seen.has("eth1"));
+        network.leave().unwrap();
+        let left = ports_and_routes();
+        assert!(!left.has("boot") && left.port("eth1").up, "{left:?}");
+    });
+    let settings = settings_of("ifname=eth0:52:54:00:ac:10:02");
+    lab.node(move || {
+        let failure = Failure::from_error(&bring_up(&settings).unwrap_err());
+        assert_eq!(failure.what, "ifname=eth0:52:54:00:ac:10:02: another port is called eth0 already");
     });
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use lab::{Lab, lines, ports_and_routes, reply, settings};
 use rootstream::dhcp::wire::{Kind, option};
 use rootstream::failure::Failure;
+use rootstream::mac::Hardware;
 use rootstream::net::{ClientId, Settings, bring_up};
 use rootstream_lab::packages::unpacked;
 
@@ -40,7 +41,7 @@ fn dnsmasq_gives_the_address_of_the_mac_with_routes_dns_and_mtu() {
     lab.node(|| {
         // F14: dnsmasq unicasts to an address that nobody has yet.
         let network = bring_up(&settings()).unwrap();
-        assert_eq!((network.port.as_str(), network.mac), ("eth0", [0x52, 0x54, 0, 0xac, 0x10, 1]));
+        assert_eq!((network.port.as_str(), network.mac), ("eth0", Hardware::Ethernet([0x52, 0x54, 0, 0xac, 0x10, 1])));
         let lease = &network.lease;
         assert_eq!((lease.address, lease.prefix), (IpAddr::from([172, 16, 0, 1]), 24));
         assert_eq!(lease.server, Ipv4Addr::new(172, 16, 0, 254));
@@ -298,7 +299,7 @@ fn a_port_that_is_not_there_is_named() {
     lab.node(|| {
         let wanted = Settings { ports: vec!["eth7".to_owned()], carrier: Duration::from_secs(1), ..settings() };
         let failure = Failure::from_error(&bring_up(&wanted).unwrap_err());
-        assert_eq!(failure.what, "no Ethernet port matches eth7");
+        assert_eq!(failure.what, "no network port matches eth7");
         assert!(failure.why.contains("eth0 (52:54:00:ac:10:01)"), "{}", failure.why);
     });
 }

@@ -6,6 +6,7 @@ mod lab;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -251,20 +252,34 @@ fn of_two_served_ports_the_loser_gives_its_lease_back_at_once() {
     let lab = Lab::new();
     lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
     lab.wire("eth1", SECOND_MAC, "srv1", "172.17.0.254/24");
-    let first = lab.dnsmasq("srv0", &["--dhcp-range=172.16.0.10,172.16.0.250,255.255.255.0,1h"]);
-    let second = lab.dnsmasq("srv1", &["--dhcp-range=172.17.0.10,172.17.0.250,255.255.255.0,1h"]);
-    let network = lab.node(|| bring_up(&settings()).unwrap());
-    let (loser, loser_server, winner_server) = match network.port.as_str() {
-        "eth0" => ("eth1", &second, &first),
-        _ => ("eth0", &first, &second),
-    };
-    loser_server.wait_for_line("DHCPRELEASE(");
-    assert_eq!(winner_server.count("DHCPRELEASE("), 0);
+    let second = Arc::new(lab.dnsmasq("srv1", &["--dhcp-range=172.17.0.10,172.17.0.250,255.255.255.0,1h"]));
+    // Whichever is first would end the race, perhaps before the other was granted anything. So the port that is preferred
+    // is not answered before the other has its lease.
+    let (loser, (released, releases)) = (Arc::clone(&second), mpsc::channel());
+    lab.script("srv0", move |message| {
+        let answer = |kind| vec![reply(kind, message, MASTER, [172, 16, 0, 9])];
+        match message.kind {
+            Kind::Discover => {
+                loser.wait_for_line("DHCPACK(srv1)");
+                answer(Kind::Offer)
+            }
+            Kind::Request => answer(Kind::Ack),
+            kind => {
+                released.send(kind).unwrap();
+                Vec::new()
+            }
+        }
+    });
+    let preferring = settings_of("BOOTIF=01-52-54-00-ac-10-01");
+    let network = lab.node(move || bring_up(&preferring).unwrap());
+    assert_eq!(network.port, "eth0");
+    second.wait_for_line("DHCPRELEASE(srv1)");
+    assert!(releases.try_recv().is_err(), "the winner gives nothing back");
     lab.node(move || {
-        assert!(!ports_and_routes().port(loser).up);
+        assert!(!ports_and_routes().port("eth1").up);
         network.leave().unwrap();
     });
-    winner_server.wait_for_line("DHCPRELEASE(");
+    assert_eq!(releases.recv_timeout(Duration::from_secs(10)), Ok(Kind::Release));
 }
 
 // F15

@@ -40,6 +40,7 @@ mount --bind "$1/cmdline" proc/cmdline
 mount -o bind,ro proc/sys proc/sys
 mount -t devtmpfs dev dev
 mount --bind "$1/kmsg" dev/kmsg
+if [ -e "$1/sh" ]; then mkdir bin; cp "$1/sh" bin/sh; mount --bind "$1/console" dev/console; fi
 exec chroot . /init
 "#;
 
@@ -52,7 +53,18 @@ struct Machine {
 impl Machine {
     /// Starts /init with these parameters in the calling thread's network namespace.
     fn start(parameters: &str) -> Self {
+        Self::start_in(TempDir::new().unwrap(), parameters)
+    }
+
+    /// The same, with a shell in the initramfs that reads from a console on which nobody ever types.
+    fn start_with_shell(parameters: &str) -> Self {
         let folder = TempDir::new().unwrap();
+        fs::copy("/usr/bin/wc", folder.path().join("sh")).unwrap();
+        nix::unistd::mkfifo(&folder.path().join("console"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        Self::start_in(folder, parameters)
+    }
+
+    fn start_in(folder: TempDir, parameters: &str) -> Self {
         fs::create_dir(folder.path().join("root")).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_init"), folder.path().join("init")).unwrap();
         fs::write(folder.path().join("cmdline"), format!("{parameters}\n")).unwrap();
@@ -397,4 +409,33 @@ fn with_parameters_in(folder: &TempDir, parameters: &str) -> PathBuf {
     fs::write(machine.join("cmdline"), format!("{parameters}\n")).unwrap();
     fs::write(machine.join("kmsg"), "").unwrap();
     machine.to_owned()
+}
+
+// F10
+#[test]
+fn a_shell_has_a_network_whose_lease_is_renewed() {
+    let _ = rootstream_lab::packages::unpacked("isc-dhcp-server").unwrap();
+    let lab = wired();
+    let program = rootstream_lab::packages::unpacked("isc-dhcp-server").unwrap().join("usr/sbin/dhcpd");
+    let configuration = "authoritative; default-lease-time 8; max-lease-time 8; min-lease-time 8;
+         subnet 172.16.0.0 netmask 255.255.255.0 { range 172.16.0.9 172.16.0.10; ping-check false; }";
+    let dhcpd = lab.dhcpd(&program, "srv0", configuration);
+    let machine =
+        lab.node(|| Machine::start_with_shell(&format!("{IMAGE} rootstream.retry=1s rootstream.onfail=shell")));
+    machine.wait_for_line("  now: starting a shell on the console");
+    // As long as two leases.
+    let before = dhcpd.count("DHCPACK on 172.16.0.9");
+    let began = Instant::now();
+    while dhcpd.count("DHCPACK on 172.16.0.9") < before + 3 {
+        assert!(began.elapsed() < Duration::from_secs(40), "{:#?}", machine.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!((dhcpd.count("DHCPRELEASE"), dhcpd.count("DHCPDISCOVER")), (0, 1));
+    // The shell ends, and the node reboots.
+    let is_shell = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default() == "sh\n";
+    let (_, children) = machine.processes();
+    assert!(children.contains(&machine.worker()), "{children:?}");
+    kill(children.into_iter().find(is_shell).unwrap(), Signal::SIGKILL).unwrap();
+    let (output, _) = machine.end();
+    assert_eq!(output.status.signal(), REBOOTED);
 }

@@ -73,6 +73,7 @@ pub fn trusted(site: &Site) -> Result<BTreeMap<String, String>> {
     let mut keys = BTreeMap::new();
     for (name, path) in named(&folder, ".pub")? {
         let text = read(&path)?;
+        refuse_private(&path, &text)?;
         if !is_ssh(&text) {
             keys.insert(format!("{name}.pub"), text);
         }
@@ -85,6 +86,18 @@ pub fn trusted(site: &Site) -> Result<BTreeMap<String, String>> {
 /// authorized_keys(5): `ssh-ed25519`, `ecdsa-sha2-nistp256`, `sk-ssh-ed25519@openssh.com`.
 fn is_ssh(text: &str) -> bool {
     ["ssh-", "ecdsa-", "sk-"].iter().any(|start| text.starts_with(start))
+}
+
+/// A private ssh key under a public one's name would be in every image, for all to read.
+///
+/// # Errors
+/// The text is one.
+pub(crate) fn refuse_private(path: &Path, text: &str) -> Result<()> {
+    if text.lines().any(|line| line.starts_with("-----BEGIN ") && line.contains("PRIVATE KEY")) {
+        let what = format!("{} is a private key, not a public one", path.display());
+        return Err(refuse(what, "put the public half there: ssh-keygen -y -f PRIVATE_KEY prints it"));
+    }
+    Ok(())
 }
 
 /// What signs images.

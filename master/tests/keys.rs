@@ -80,8 +80,14 @@ fn keys_are_never_overwritten_and_all_public_ones_are_baked_in() {
     let unknown = site.run(&["image", "publish", "compute", "--key", "other"]);
     assert!(stderr(&unknown).contains("the site's keys are: new, old"), "{}", stderr(&unknown));
 
-    fs::write(site.path("keys/admin.pub"), "ssh-ed25519 AAAA admin\n").unwrap();
     fs::write(site.path("init"), "agent").unwrap();
+    // Given in place of its public half, it must not get into an initramfs.
+    let private = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n";
+    fs::write(site.path("keys/admin.pub"), private).unwrap();
+    let refused = site.run(&["bootstrap", "compute", "--init", site.path("init").to_str().unwrap()]);
+    assert!(!refused.status.success());
+    assert!(stderr(&refused).contains("keys/admin.pub is a private key, not a public one"), "{}", stderr(&refused));
+    fs::write(site.path("keys/admin.pub"), "ssh-ed25519 AAAA admin\n").unwrap();
     site.done(&["bootstrap", "compute", "--init", site.path("init").to_str().unwrap()]);
     let listed = shell("zstd -dcq \"$1\"/initramfs-*.img | cpio -t --quiet | grep keys", &site.path("tftp/compute"));
     assert_eq!(listed, "keys\nkeys/new.pub\nkeys/old.pub\n");

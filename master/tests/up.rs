@@ -297,9 +297,13 @@ fn taken_ports_and_missing_ports_are_named() {
     assert!(said.contains("starting DHCP on br0") && said.contains("Address already in use"), "{said}");
     assert!(!site.path("tftp/pxelinux.cfg").exists(), "another's menus are not touched");
     drop(taken);
-    ip("link del br0").unwrap();
+    ip("address del 172.16.0.254/24 dev br0").unwrap();
     let said = fails(&site);
     assert!(said.contains("ip address add 172.16.0.254/PREFIX dev br0"), "{said}");
+    ip("link del br0").unwrap();
+    let said = fails(&site);
+    assert!(said.contains("there is no network interface br0, which site.toml names"), "{said}");
+    assert!(said.contains("ip link add br0 type bridge && ip address add 172.16.0.254/24 dev br0"), "{said}");
 }
 
 // M4-5

@@ -25,3 +25,4 @@ pub mod switch;
 pub mod timeline;
 pub mod transcript;
 pub mod tree;
+pub mod tun;

@@ -1,6 +1,7 @@
-//! `vlan=` and `bond=` as dracut.cmdline(7) has them.
+//! `ifname=`, `vlan=` and `bond=` as dracut.cmdline(7) has them.
 
-use crate::net::{Bond, BondOption, Vlan};
+use crate::mac;
+use crate::net::{Bond, BondOption, Rename, Vlan};
 
 /// The longest name of a network device (IFNAMSIZ, with its NUL).
 const LONGEST_NAME: usize = 15;
@@ -21,6 +22,22 @@ pub(super) fn vlan(text: &str) -> Result<Vlan, String> {
     let id = digits.parse().ok().filter(|id| (1..=4094).contains(id));
     let id = id.ok_or_else(|| format!("{digits} is no VLAN: 1 to 4094"))?;
     Ok(Vlan { name: name(vlan)?, id, over: over.to_owned() })
+}
+
+/// Reads `NAME:MAC`, the MAC with colons or dashes; `others` are those read before.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn rename(text: &str, others: &[Rename]) -> Result<Rename, String> {
+    let length = |mac: &str| mac::bytes(mac).map_or(0, |bytes| bytes.len());
+    let Some((new, mac)) = text.split_once(':').filter(|(_, mac)| matches!(length(mac), 6 | 8)) else {
+        return Err("not NAME:MAC, such as lan0:52:54:00:ac:10:01".to_owned());
+    };
+    let rename = Rename { name: name(new)?, mac: mac.to_lowercase().replace('-', ":") };
+    match others.iter().find(|other| other.name == rename.name || other.mac == rename.mac) {
+        Some(other) if *other != rename => Err(format!("{} is {} already", other.mac, other.name)),
+        _ => Ok(rename),
+    }
 }
 
 /// Reads `NAME[:PORT,PORT…[:OPTION=VALUE,…[:MTU]]]`; alone it is `bond0:eth0,eth1`.
@@ -44,7 +61,8 @@ pub(super) fn bond(text: &str) -> Result<Bond, String> {
 fn name(text: &str) -> Result<String, String> {
     let fits = text.len() <= LONGEST_NAME
         && !matches!(text, "." | "..")
-        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+        && !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':'));
     if fits { Ok(text.to_owned()) } else { Err(format!("{text} is no name for a network device: 15 letters at most")) }
 }
 
@@ -80,6 +98,27 @@ mod tests {
                 Ok(_) => assert!(why.is_empty(), "{text}"),
                 Err(message) => assert!(!why.is_empty() && message.contains(why), "{text}: {message}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_mac() {
+        let first = rename("lan0:52-54-00-AC-10-01", &[]).unwrap();
+        assert_eq!((first.name.as_str(), first.mac.as_str()), ("lan0", "52:54:00:ac:10:01"));
+        assert!(rename("ib-a:e4:1d:2d:03:00:12:34:56", &[]).is_ok());
+        let others = [first.clone()];
+        assert_eq!(rename("lan0:52:54:00:ac:10:01", &others), Ok(first));
+        for (text, why) in [
+            ("lan0", "not NAME:MAC"),
+            ("lan0:eth0", "not NAME:MAC"),
+            (":52:54:00:ac:10:01", "no name for a network device"),
+            ("a/b:52:54:00:ac:10:01", "no name for a network device"),
+            ("longer-than-fifteen:52:54:00:ac:10:01", "15 letters"),
+            ("lan0:52:54:00:ac:10:02", "52:54:00:ac:10:01 is lan0 already"),
+            ("lan1:52:54:00:ac:10:01", "52:54:00:ac:10:01 is lan0 already"),
+        ] {
+            let message = rename(text, &others).unwrap_err();
+            assert!(message.contains(why), "{text}: {message}");
         }
     }
 

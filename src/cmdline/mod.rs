@@ -131,6 +131,7 @@ impl Default for Config {
                 nameservers: Vec::new(),
                 ip: Vec::new(),
                 routes: Vec::new(),
+                names: Vec::new(),
                 bonds: Vec::new(),
                 vlans: Vec::new(),
                 destination: net::Destination::default(),

@@ -52,7 +52,7 @@ pub const PARAMS: &[Param] = &[
         group: "Image",
         value: "[?]URL[,[?]URL…]",
         default: "none",
-        meaning: "archives that are unpacked over the image, in this order; given several times, they add up. `${mac}` (`52-54-00-ac-10-01`), `${ip}` and `${hostname}` (of the lease), `${uuid}` and `${serial}` (of the firmware), `${arch}` (Debian's name, `amd64`) and `${build}` (of a published image) stand for what this node has, percent-encoded. A `?` before the URL: a node may be without it (404, or a name that stands for nothing here)",
+        meaning: "archives that are unpacked over the image, in this order; given several times, they add up. `${mac}` (`52-54-00-ac-10-01`; over InfiniBand six bytes of the GUID, as in `BOOTIF=`), `${ip}` and `${hostname}` (of the lease), `${uuid}` and `${serial}` (of the firmware), `${arch}` (Debian's name, `amd64`) and `${build}` (of a published image) stand for what this node has, percent-encoded. A `?` before the URL: a node may be without it (404, or a name that stands for nothing here)",
         set: |config, value| overlays(value).map(|overlays| config.image.overlays.extend(overlays)),
     },
     Param {
@@ -116,10 +116,22 @@ pub const PARAMS: &[Param] = &[
     Param {
         name: "BOOTIF",
         group: "Network",
-        value: "01-MAC",
+        value: "01-MAC | 20-GUID",
         default: "none",
-        meaning: "the port that the firmware booted from, as PXELINUX writes it; preferred when several ports get a lease",
+        meaning: "the port that the firmware booted from, as PXELINUX writes it: hardware type (InfiniBand has 20) and address; preferred when several ports get a lease. Most firmware calls an InfiniBand port by a MAC, its GUID without the two bytes in the middle: that is taken too, with either type",
         set: |config, value| mac_of_bootif(value).map(|mac| config.net.bootif = Some(mac)),
+    },
+    Param {
+        name: "ifname",
+        group: "Network",
+        value: "NAME:MAC",
+        default: "the kernel's names",
+        meaning: "what the port with this MAC (InfiniBand: GUID) is called, from before anything else names it: `ip=`, `vlan=`, `bond=`, `rd.route=` and `rootstream.net=` use the new name. Stage 2 has it too, for udev's `NamePolicy=` begins with `keep` and leaves a port alone that was renamed before. Names that the kernel gives itself (`eth0`, `ib0`) are better avoided: one that another port has is refused. May be given several times",
+        set: |config, value| {
+            let rename = devices::rename(value, &config.net.names)?;
+            config.net.names.push(rename);
+            Ok(())
+        },
     },
     Param {
         name: "nameserver",
@@ -169,15 +181,15 @@ pub const PARAMS: &[Param] = &[
         group: "Network",
         value: "PORT[,PORT…]",
         default: "all",
-        meaning: "ports to try, beside those that `ip=` names: kernel names, MACs or drivers",
+        meaning: "ports to try, beside those that `ip=` names: kernel names, MACs (InfiniBand: GUIDs) or drivers",
         set: |config, value| list(value).map(|ports| config.net.ports.extend(ports)),
     },
     Param {
         name: "rootstream.clientid",
         group: "Network",
         value: "mac | none | duid | hex digits",
-        default: "mac: 01 and the port's MAC",
-        meaning: "what DHCP option 61 carries, so that ROM, stage 1 and stage 2 are one client",
+        default: "mac: 01 and the port's MAC; over InfiniBand ff, 00000000, 0002 000002c9 00 and the port's GUID",
+        meaning: "what DHCP option 61 carries, so that ROM, stage 1 and stage 2 are one client. `duid`: ff, an IAID and a DUID-LL (RFC 4361) made of the MAC, or of InfiniBand's GUID. InfiniBand must have one (RFC 4390): there `none` is `mac`, which is what the ROMs of NVIDIA's cards send",
         set: |config, value| client_id(value).map(|id| config.net.client_id = id),
     },
     Param {

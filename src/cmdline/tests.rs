@@ -87,6 +87,14 @@ fn digests_macs_and_client_ids() {
     assert!(mistake("rootstream.sha256=é").contains("not hexadecimal"));
     assert_eq!(good("BOOTIF=52:54:00:AC:10:01").net.bootif, Some([0x52, 0x54, 0, 0xac, 0x10, 1]));
     assert!(mistake("BOOTIF=01-52-54").contains("not a MAC"));
+    // InfiniBand, with the GUID and with what firmware makes of it.
+    let port = Some([0xe4, 0x1d, 0x2d, 0x12, 0x34, 0x56]);
+    for value in
+        ["20-e4-1d-2d-03-00-12-34-56", "20-e4-1d-2d-12-34-56", "01-e4-1d-2d-12-34-56", "e4:1d:2d:03:00:12:34:56"]
+    {
+        assert_eq!(good(&format!("BOOTIF={value}")).net.bootif, port, "{value}");
+    }
+    assert_eq!(good("BOOTIF=20:54:00:ac:10:01").net.bootif, Some([0x20, 0x54, 0, 0xac, 0x10, 1]));
     assert_eq!(good("rootstream.clientid=ff:00:01").net.client_id, ClientId::Bytes(vec![0xff, 0, 1]));
     assert!(mistake("rootstream.clientid=f").contains("neither mac"));
 }

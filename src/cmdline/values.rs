@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{OnFail, Step, ip};
 use crate::facts::Template;
 use crate::image::Overlay;
-use crate::mac::parse_mac;
+use crate::mac::{self, parse_mac};
 use crate::modules::Request;
 use crate::net::{ClientId, Ip};
 use crate::url;
@@ -93,10 +93,22 @@ pub(super) fn ip(value: &str) -> Result<Ip, String> {
     ip::parse(value)
 }
 
-/// `01-52-54-00-ac-10-01`, as PXELINUX writes it; colons and a missing hardware type are taken too.
+/// `01-52-54-00-ac-10-01`, as PXELINUX writes it: hardware type and address. Colons and a missing hardware type are taken
+/// too. Over InfiniBand the type is 20 (32 in hex) and the address the GUID; or the firmware makes believe it is Ethernet,
+/// with a MAC made of six of those eight bytes.
 pub(super) fn mac_of_bootif(value: &str) -> Result<[u8; 6], String> {
-    let mac = value.strip_prefix("01-").filter(|mac| mac.len() == 17).unwrap_or(value);
-    parse_mac(mac).ok_or_else(|| "not a MAC such as 01-52-54-00-ac-10-01".to_owned())
+    let address = match value.split_once(['-', ':']) {
+        // Of six bytes or eight.
+        Some(("01" | "20", address)) if matches!(address.len(), 17 | 23) => address,
+        _ => value,
+    };
+    let guid = |text: &str| match mac::bytes(text)?.as_slice() {
+        [a, b, c, _, _, d, e, f] => Some([*a, *b, *c, *d, *e, *f]),
+        _ => None,
+    };
+    parse_mac(address).or_else(|| guid(address)).ok_or_else(|| {
+        "not a MAC such as 01-52-54-00-ac-10-01, nor a GUID such as 20-e4-1d-2d-03-00-12-34-56".to_owned()
+    })
 }
 
 /// An address of either family; brackets around IPv6 as dracut writes them.

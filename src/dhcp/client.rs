@@ -68,6 +68,7 @@ use log::Level;
 use super::lease::{Lease, Refusal};
 use super::wire::{Kind, Message, Op, option};
 use super::{Ignored, lease};
+use crate::mac::Hardware;
 use crate::random::Random;
 
 const MAX_SERVERS: usize = 16;
@@ -77,9 +78,9 @@ const BETWEEN_BEGINNINGS: Duration = Duration::from_secs(1);
 /// Who the client is.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// `chaddr`.
-    pub mac: [u8; 6],
-    /// Option 61.
+    /// Its MAC is `chaddr`; over InfiniBand there is none.
+    pub mac: Hardware,
+    /// Option 61; over InfiniBand there must be one (RFC 4390 section 2).
     pub client_id: Option<Vec<u8>>,
     /// The largest MTU that the port can have.
     pub max_mtu: u16,
@@ -102,8 +103,8 @@ pub enum Event<'a> {
     Tick,
     /// A message arrived.
     Received(&'a Message),
-    /// The station with this MAC has the address, or is about to take it.
-    Claimed(Ipv4Addr, [u8; 6]),
+    /// The station with this hardware address has the address, or is about to take it.
+    Claimed(Ipv4Addr, Hardware),
     /// The lease is not wanted any more.
     Leave,
 }
@@ -346,7 +347,7 @@ impl Client {
         let theirs = message.options.get(&option::CLIENT_ID);
         // Ports that share a MAC are told apart by their ids, which servers repeat (RFC 6842).
         if message.xid != self.xid
-            || message.chaddr != self.identity.mac
+            || message.chaddr != self.chaddr()
             || theirs.is_some_and(|id| Some(id) != self.identity.client_id.as_ref())
         {
             return vec![Action::Ignore(Ignored::OtherClient)];

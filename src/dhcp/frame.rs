@@ -1,6 +1,6 @@
-//! Ethernet II, IPv4 and UDP around a DHCP message.
+//! Ethernet II, IPv4 and UDP around a DHCP message; without Ethernet where the kernel makes the link's header.
 //!
-//! Contract: [`parse`] never panics, and returns a payload only when every header holds true.
+//! Contract: [`parse`] and [`parse_packet`] never panic, and return a payload only when every header holds true.
 
 use std::net::Ipv4Addr;
 
@@ -43,7 +43,15 @@ pub fn parse(frame: &[u8], mac: [u8; 6], checksum_done: bool) -> Result<Datagram
         return Err(Ignored::OtherStation);
     }
 
-    let packet = reader.0;
+    Ok(Datagram { from, payload: parse_packet(reader.0, checksum_done)? })
+}
+
+/// Unwraps an IPv4 packet, behind which padding may stand.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_packet(packet: &[u8], checksum_done: bool) -> Result<&[u8], Ignored> {
+    let mut reader = Reader(packet);
     let version_and_length = reader.u8()?;
     let _tos = reader.u8()?;
     let total = usize::from(reader.u16()?);
@@ -82,13 +90,18 @@ pub fn parse(frame: &[u8], mac: [u8; 6], checksum_done: bool) -> Result<Datagram
     if sum != 0 && checksum_done && checksum(&[&pseudo_header(source, target, length), datagram]) != 0 {
         return Err(Ignored::Checksum);
     }
-    Ok(Datagram { from, payload })
+    Ok(payload)
 }
 
 /// Wraps `payload` into a frame from the client's port to the server's.
 ///
 /// The payload is a DHCP message of ours, far below the 64 KiB that IPv4 can say.
 pub fn build(from: [u8; 6], to: [u8; 6], source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    [&to[..], &from, &IPV4.to_be_bytes(), &packet(source, destination, payload)].concat()
+}
+
+/// The IPv4 packet in such a frame.
+pub fn packet(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(UDP_HEADER + payload.len()).unwrap_or(u16::MAX);
     let (source, destination) = (source.octets(), destination.octets());
 
@@ -113,13 +126,8 @@ pub fn build(from: [u8; 6], to: [u8; 6], source: Ipv4Addr, destination: Ipv4Addr
     let sum = checksum(&[&header]);
     splice(&mut header, 10, sum);
 
-    let mut frame = Vec::with_capacity(14 + IP_HEADER + datagram.len());
-    frame.extend(to);
-    frame.extend(from);
-    frame.extend(IPV4.to_be_bytes());
-    frame.extend(header);
-    frame.extend(datagram);
-    frame
+    header.extend(datagram);
+    header
 }
 
 fn splice(bytes: &mut [u8], at: usize, field: u16) {

@@ -11,6 +11,7 @@ use super::client::{Action, Client, Event, Identity};
 use super::lease::Lease;
 use super::wire::{Kind, Message, option};
 use super::{Reader, frame};
+use crate::mac::Hardware;
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0xac, 0x10, 1];
 /// More than this in a second would be a flood.
@@ -34,7 +35,7 @@ pub fn dhcp(input: &[u8]) {
     let mut reader = Reader(input);
     let Ok(who) = reader.u8() else { return };
     let identity = Identity {
-        mac: MAC,
+        mac: Hardware::Ethernet(MAC),
         client_id: (who & 1 != 0).then(|| vec![1, 2, 3]),
         max_mtu: 1500,
         arch: None,
@@ -50,7 +51,7 @@ pub fn dhcp(input: &[u8]) {
             24..=27 => watched.step(Event::Leave),
             28..=59 => {
                 let address = watched.client.lease().map_or(Ipv4Addr::new(10, 1, 0, 54), |lease| lease.address);
-                watched.step(Event::Claimed(address, [2; 6]));
+                watched.step(Event::Claimed(address, Hardware::Ethernet([2; 6])));
             }
             60..=99 => watched.pause(Duration::from_millis(PAUSES[usize::from(event % 8)])),
             100..=119 => watched.wait_for_deadline(),

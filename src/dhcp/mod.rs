@@ -34,7 +34,7 @@ pub enum Ignored {
     Length,
     /// Wrong UDP checksum.
     Checksum,
-    /// Not a BOOTP reply for Ethernet with the DHCP magic cookie.
+    /// Not a BOOTP reply for Ethernet or InfiniBand with the DHCP magic cookie.
     NotDhcp,
     /// Options cut short, or overloaded in a way RFC 2132 does not know.
     Options,

@@ -180,6 +180,28 @@ fn what_is_written_can_be_read() {
     assert_eq!(Message::request(Kind::Discover, 1, MAC).to_bytes().len(), 300);
 }
 
+#[test]
+fn over_infiniband_a_message_has_no_hardware_address() {
+    let mut message = Message::request(Kind::Discover, 7, None).with(option::CLIENT_ID, [255, 1, 2, 3]);
+    message.broadcast = true;
+    let bytes = message.to_bytes();
+    assert_eq!(bytes[..4], [1, 32, 0, 0]);
+    assert_eq!(bytes[10..12], [0x80, 0]);
+    assert_eq!(bytes[28..44], [0; 16]);
+    assert_eq!(Message::parse(&bytes), Ok(message.clone()));
+    // A server that puts something there.
+    let mut filled = bytes.clone();
+    filled[2] = 8;
+    filled[28..36].fill(7);
+    assert_eq!(Message::parse(&filled), Ok(message));
+    // The packet is what stands in a frame behind Ethernet's header.
+    let packet = frame::packet(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, &bytes);
+    let frame = frame::build(MAC, frame::BROADCAST, Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, &bytes);
+    assert_eq!(frame[14..], packet);
+    // Ours goes to the server's port.
+    assert_eq!(frame::parse_packet(&packet, true), Err(Ignored::OtherTraffic));
+}
+
 // F7
 #[test]
 fn options_in_pieces_are_joined_over_options_file_and_sname() {

@@ -11,6 +11,7 @@ use super::{Ignored, Reader};
 
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
 const ETHERNET: u8 = 1;
+const INFINIBAND: u8 = 32;
 const SNAME: usize = 64;
 const FILE: usize = 128;
 /// BOOTP relays and servers of old drop anything shorter (RFC 1542 section 2.1).
@@ -100,7 +101,7 @@ pub enum Op {
     Reply = 2,
 }
 
-/// One DHCP message between a client with an Ethernet MAC and a server.
+/// One DHCP message between a client and a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Sent by a client or by a server.
@@ -121,8 +122,9 @@ pub struct Message {
     pub siaddr: Ipv4Addr,
     /// The relay.
     pub giaddr: Ipv4Addr,
-    /// The client's MAC.
-    pub chaddr: [u8; 6],
+    /// The client's MAC. None over InfiniBand, whose addresses are too long for a message (RFC 4390): the client is known
+    /// by its identifier alone.
+    pub chaddr: Option<[u8; 6]>,
     /// The boot file: the `file` field, or option 67. Empty when there is none.
     pub file: Vec<u8>,
     /// The other options, joined; without 52, 53 and 67.
@@ -131,7 +133,7 @@ pub struct Message {
 
 impl Message {
     /// A client's message, everything but these three left empty.
-    pub fn request(kind: Kind, xid: u32, chaddr: [u8; 6]) -> Self {
+    pub fn request(kind: Kind, xid: u32, chaddr: impl Into<Option<[u8; 6]>>) -> Self {
         Self {
             op: Op::Request,
             kind,
@@ -142,7 +144,7 @@ impl Message {
             yiaddr: Ipv4Addr::UNSPECIFIED,
             siaddr: Ipv4Addr::UNSPECIFIED,
             giaddr: Ipv4Addr::UNSPECIFIED,
-            chaddr,
+            chaddr: chaddr.into(),
             file: Vec::new(),
             options: BTreeMap::new(),
         }
@@ -184,7 +186,13 @@ impl Message {
         let _padding = reader.array::<10>()?;
         let sname = reader.slice(SNAME)?;
         let file = reader.slice(FILE)?;
-        if htype != ETHERNET || hlen != 6 || reader.array::<4>()? != MAGIC {
+        let chaddr = match (htype, hlen) {
+            (ETHERNET, 6) => Some(chaddr),
+            // Some servers put something there though nothing was.
+            (INFINIBAND, _) => None,
+            _ => return Err(Ignored::NotDhcp),
+        };
+        if reader.array::<4>()? != MAGIC {
             return Err(Ignored::NotDhcp);
         }
 
@@ -220,14 +228,15 @@ impl Message {
 
     /// The UDP payload: the message type first, long options split (RFC 3396), at least 300 bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![self.op as u8, ETHERNET, 6, 0];
+        let (htype, hlen) = if self.chaddr.is_some() { (ETHERNET, 6) } else { (INFINIBAND, 0) };
+        let mut bytes = vec![self.op as u8, htype, hlen, 0];
         bytes.extend(self.xid.to_be_bytes());
         bytes.extend(self.secs.to_be_bytes());
         bytes.extend(if self.broadcast { [0x80, 0] } else { [0, 0] });
         for address in [self.ciaddr, self.yiaddr, self.siaddr, self.giaddr] {
             bytes.extend(address.octets());
         }
-        bytes.extend(self.chaddr);
+        bytes.extend(self.chaddr.unwrap_or_default());
         bytes.extend([0; 10 + SNAME + FILE]);
         bytes.extend(MAGIC);
         write_option(&mut bytes, option::MESSAGE_TYPE, &[self.kind as u8]);

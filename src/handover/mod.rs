@@ -107,6 +107,7 @@ mod tests {
 
     use super::*;
     use crate::lease::Lease;
+    use crate::mac::Hardware;
     use crate::net::ClientId;
 
     /// What the tests of hand-over's files are about.
@@ -135,7 +136,7 @@ mod tests {
 
     /// The port with that lease.
     pub(super) fn port<'a>(lease: &'a Lease, client_id: &'a ClientId) -> Port<'a> {
-        let mac = [0x52, 0x54, 0, 0xac, 0x10, 1];
+        let mac = Hardware::Ethernet([0x52, 0x54, 0, 0xac, 0x10, 1]);
         Port {
             name: "eth0",
             mac,
@@ -146,6 +147,14 @@ mod tests {
             lease,
             devices: &[],
         }
+    }
+
+    /// The same, over InfiniBand.
+    pub(super) fn infiniband<'a>(lease: &'a Lease, client_id: &'a ClientId) -> Port<'a> {
+        let mut address = [0; 20];
+        address[..4].copy_from_slice(&[0x80, 0, 2, 8]);
+        address[12..].copy_from_slice(&[0xe4, 0x1d, 0x2d, 3, 0, 0x12, 0x34, 0x56]);
+        Port { name: "ib0", mac: Hardware::InfiniBand(address), ..port(lease, client_id) }
     }
 
     #[test]

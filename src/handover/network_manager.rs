@@ -42,9 +42,10 @@ fn is_for(text: &str, port: &Port<'_>) -> bool {
             keys.contains(&key.trim()).then(|| value.trim().trim_matches('"').to_lowercase())
         })
     };
+    let kinds: &[&str] = if port.mac.is_infiniband() { &["infiniband"] } else { &["ethernet", "802-3-ethernet"] };
     let is = |value: Option<String>, allowed: &[&str]| value.is_none_or(|value| allowed.contains(&value.as_str()));
     let types: &[&str] = match port.devices.first().map(|device| &device.kind) {
-        None => &["ethernet", "802-3-ethernet"],
+        None => kinds,
         Some(Kind::Vlan(_)) => &["vlan"],
         Some(Kind::Bond(..)) => &["bond"],
     };
@@ -59,7 +60,10 @@ pub(super) fn files(port: &Port<'_>) -> Vec<File> {
     let own = port.devices.first();
     let identity = match own {
         Some(device) => made(port, device, None),
-        None => format!("type=ethernet\n{PRIORITY}\n[ethernet]\nmac-address={}\n", port.mac_text()),
+        None => {
+            let kind = if port.mac.is_infiniband() { "infiniband" } else { "ethernet" };
+            format!("type={kind}\n{PRIORITY}\n[{kind}]\nmac-address={}\n", port.mac_text())
+        }
     };
     add(&mut files, port, port.name, port.index, &(identity + &addresses(port, own.is_some())));
     for (device, lower) in port.devices.iter().flat_map(|device| device.on.iter().map(move |lower| (device, lower))) {
@@ -184,7 +188,7 @@ fn fixed(text: &mut String, port: &Port<'_>) {
 /// Always the same for a port: `rootstream`, more or less, and the MAC; for what was made, or is below it, its name too,
 /// because they share their MACs.
 fn uuid(port: &Port<'_>, name: &str) -> String {
-    let node: String = port.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    let node: String = port.mac.mac().iter().map(|byte| format!("{byte:02x}")).collect();
     if !port.is_made() {
         return format!("726f6f74-7374-4265-a16d-{node}");
     }
@@ -196,7 +200,7 @@ fn uuid(port: &Port<'_>, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::stage2::Origin;
-    use super::super::tests::{lease, lease_6, port};
+    use super::super::tests::{infiniband, lease, lease_6, port};
     use super::*;
     use crate::lease::Lease;
     use crate::net::{BondOption, ClientId, Lower};
@@ -224,6 +228,19 @@ mod tests {
         let expected = "[ipv4]\nmethod=manual\naddress1=172.16.0.1/24\nroute1=0.0.0.0/0,172.16.0.254\n\
                         dns=172.16.0.254;\ndns-search=cluster;\n";
         assert!(profile.content.ends_with(expected), "{}", profile.content);
+    }
+
+    // F17
+    #[test]
+    fn a_profile_for_infiniband() {
+        let lease = lease();
+        let [profile, _] = files(&infiniband(&lease, &ClientId::Mac)).try_into().unwrap();
+        let id = "dhcp-client-id=ff:00:00:00:00:00:02:00:00:02:c9:00:e4:1d:2d:03:00:12:34:56\n";
+        let mac = "[infiniband]\nmac-address=80:00:02:08:00:00:00:00:00:00:00:00:e4:1d:2d:03:00:12:34:56\n";
+        let text = profile.content;
+        assert!(text.contains("type=infiniband\n") && text.contains(id) && text.contains(mac), "{text}");
+        assert!(is_for("[connection]\ntype=infiniband\n", &infiniband(&lease, &ClientId::Mac)));
+        assert!(!is_for("[connection]\ntype=ethernet\n", &infiniband(&lease, &ClientId::Mac)));
     }
 
     fn lines(file: &File) -> String {

@@ -17,6 +17,8 @@ pub(super) const FOLDER: &str = "/run/systemd/network";
 const PERMANENT: u32 = 245;
 /// Since when there is `KeepConfiguration=`, which took the place of `CriticalConnection=`.
 const KEEP: u32 = 243;
+/// Since when `MACAddress=` may have twenty bytes.
+const INFINIBAND: u32 = 250;
 /// Since when DHCPv6 has a DUID of its own; before, it is that of the section [DHCPv4].
 const OWN_DUID: u32 = 249;
 
@@ -29,8 +31,12 @@ pub(super) fn files(root: &Path, port: &Port<'_>) -> Vec<File> {
     // Writing into a String cannot fail.
     let _ = if port.is_made() {
         writeln!(text, "[Match]\nName={}", port.name)
+    } else if port.mac.is_infiniband() && version < INFINIBAND {
+        writeln!(text, "[Match]\nType=infiniband")
     } else {
-        writeln!(text, "[Match]\n{}={}", by_mac(port.permanent, version), port.mac_text())
+        // The kernel's idea of a permanent address is no good for InfiniBand: it is older than the queue pair.
+        let permanent = port.permanent && !port.mac.is_infiniband();
+        writeln!(text, "[Match]\n{}={}", by_mac(permanent, version), port.mac_text())
     };
     text += "\n[Network]\n";
     match port.way() {
@@ -120,7 +126,7 @@ fn identity(port: &Port<'_>) -> String {
         _ => None,
     };
     match (own, with_duid) {
-        (Some(own), _) if own.split_first() == Some((&1, &port.mac[..])) => "ClientIdentifier=mac\n".to_owned(),
+        (Some(own), _) if own.split_first() == Some((&1, &port.mac.mac()[..])) => "ClientIdentifier=mac\n".to_owned(),
         (_, Some(duid)) => format!("ClientIdentifier=duid\n{duid}"),
         (other, None) => {
             let sent = if other.is_some() { "what rootstream.clientid= says" } else { "no client identifier" };
@@ -173,7 +179,7 @@ fn number(name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::super::stage2::Origin;
-    use super::super::tests::{lease, lease_6, port};
+    use super::super::tests::{infiniband, lease, lease_6, port};
     use super::*;
     use crate::net::{ClientId, Device, Kind, Lower};
 
@@ -208,6 +214,20 @@ mod tests {
         for other in [ClientId::None, ClientId::Bytes(vec![0, 7])] {
             assert!(text(252, &port(&lease, &other)).contains("ClientIdentifier=mac"));
         }
+    }
+
+    // F17
+    #[test]
+    fn over_infiniband_stage_2_sends_what_firmware_and_stage_1_sent() {
+        let lease = lease();
+        let port = infiniband(&lease, &ClientId::Mac);
+        assert_eq!(
+            text(252, &port),
+            "[Match] MACAddress=80:00:02:08:00:00:00:00:00:00:00:00:e4:1d:2d:03:00:12:34:56 [Network] DHCP=ipv4 \
+             KeepConfiguration=yes [DHCPv4] ClientIdentifier=duid IAID=0 DUIDType=vendor \
+             DUIDRawData=00:00:02:c9:00:e4:1d:2d:03:00:12:34:56 UseHostname=no"
+        );
+        assert!(text(249, &port).starts_with("[Match] Type=infiniband [Network]"));
     }
 
     #[test]

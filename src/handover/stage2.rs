@@ -11,7 +11,7 @@ use std::path::Path;
 use super::files::File;
 use super::{ifupdown, network_manager, networkd};
 use crate::lease::Lease;
-use crate::mac::Mac;
+use crate::mac::Hardware;
 use crate::net::{ClientId, Device, Network};
 use crate::say;
 
@@ -43,7 +43,7 @@ pub struct Port<'a> {
     /// Kernel name.
     pub name: &'a str,
     /// Its MAC.
-    pub mac: [u8; 6],
+    pub mac: Hardware,
     /// Its number in the kernel, where that is known.
     pub index: Option<u32>,
     /// Whether the MAC is the hardware's own, by which the port is known whatever its name and MAC become.
@@ -79,7 +79,7 @@ impl<'a> Port<'a> {
     /// How its address is kept. What has the MAC's identifier (EUI-64, RFC 4291) was made of a router's prefix, or would
     /// have been.
     pub(super) fn way(&self) -> Way {
-        let [a, b, c, d, e, f] = self.mac;
+        let [a, b, c, d, e, f] = self.mac.mac();
         let identifier = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
         match (self.origin, self.lease.address) {
             (Origin::Static, _) => Way::Static,
@@ -103,12 +103,12 @@ impl<'a> Port<'a> {
 
     /// The DUID and IAID that DHCPv6 servers know it by.
     pub(super) fn duid(&self) -> (Vec<u8>, u32) {
-        self.client_id.duid(self.mac)
+        self.client_id.duid(self.mac.mac())
     }
 
-    /// The MAC as text.
+    /// The hardware address as text, all of it.
     pub(super) fn mac_text(&self) -> String {
-        Mac(self.mac).to_string()
+        self.mac.whole()
     }
 
     /// Option 61 as it was sent, in hex with colons; nothing where it was not sent.

@@ -1,48 +1,69 @@
-//! ARP as address conflict detection needs it (RFC 5227): probes, announcements, and who claims an address.
+//! ARP as address conflict detection needs it (RFC 5227): probes, announcements, and who claims an address. On Ethernet
+//! in whole frames, over InfiniBand (RFC 4391 section 9.1) in packets for which the kernel makes the link's header.
 //!
 //! Contract: [`claim`] never panics, whatever the frame.
 
 use std::net::Ipv4Addr;
 
 use crate::dhcp::frame::BROADCAST;
+use crate::mac::Hardware;
 
 const ARP: u16 = 0x0806;
-/// Ethernet, IPv4, and the lengths of their addresses.
-const HEADER: [u8; 6] = [0, 1, 8, 0, 6, 4];
+/// The kind of link, IPv4, and the lengths of their addresses.
+const ETHERNET: [u8; 6] = [0, 1, 8, 0, 6, 4];
+const INFINIBAND: [u8; 6] = [0, 32, 8, 0, 20, 4];
 const REQUEST: [u8; 2] = [0, 1];
 const UNSPECIFIED: [u8; 4] = [0; 4];
 
 /// The question whether somebody has `address`, from a station that has none.
-pub(super) fn probe(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+pub(super) fn probe(mac: Hardware, address: Ipv4Addr) -> Vec<u8> {
     request(mac, UNSPECIFIED, address.octets())
 }
 
-/// The news that the station with this MAC has `address`: neighbours that knew another MAC for it take note.
-pub(super) fn announcement(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+/// The news that the station with this hardware address has `address`: neighbours that knew another for it take note.
+pub(super) fn announcement(mac: Hardware, address: Ipv4Addr) -> Vec<u8> {
     request(mac, address.octets(), address.octets())
 }
 
-fn request(mac: [u8; 6], source: [u8; 4], target: [u8; 4]) -> Vec<u8> {
-    [&BROADCAST[..], &mac, &ARP.to_be_bytes(), &HEADER, &REQUEST, &mac, &source, &[0; 6], &target].concat()
+fn request(mac: Hardware, source: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    match mac {
+        Hardware::Ethernet(mac) => {
+            [&BROADCAST[..], &mac, &ARP.to_be_bytes(), &ETHERNET, &REQUEST, &mac, &source, &[0; 6], &target].concat()
+        }
+        Hardware::InfiniBand(own) => [&INFINIBAND[..], &REQUEST, &own, &source, &[0; 20], &target].concat(),
+    }
 }
 
-/// The address that the sender of a frame has, or asks for as one who is about to take it, and the sender's MAC.
-pub(super) fn claim(frame: &[u8]) -> Option<(Ipv4Addr, [u8; 6])> {
-    let (_, rest) = frame.split_at_checked(12)?;
-    let (kind, rest) = rest.split_first_chunk::<2>()?;
-    let (header, rest) = rest.split_first_chunk::<6>()?;
+/// The address that the sender has, or asks for as one who is about to take it, and the sender's hardware address. `to`
+/// is the port that it came to: from Ethernet a frame, from InfiniBand a packet.
+pub(super) fn claim(to: Hardware, bytes: &[u8]) -> Option<(Ipv4Addr, Hardware)> {
+    match to {
+        Hardware::Ethernet(_) => {
+            let (_, rest) = bytes.split_at_checked(12)?;
+            let (kind, packet) = rest.split_first_chunk::<2>()?;
+            let packet = Some(packet).filter(|_| *kind == ARP.to_be_bytes())?;
+            claimed(packet, ETHERNET).map(|(address, mac)| (address, Hardware::Ethernet(mac)))
+        }
+        Hardware::InfiniBand(_) => {
+            claimed(bytes, INFINIBAND).map(|(address, own)| (address, Hardware::InfiniBand(own)))
+        }
+    }
+}
+
+fn claimed<const LENGTH: usize>(packet: &[u8], expected: [u8; 6]) -> Option<(Ipv4Addr, [u8; LENGTH])> {
+    let (header, rest) = packet.split_first_chunk::<6>()?;
     let (operation, rest) = rest.split_first_chunk::<2>()?;
-    let (mac, rest) = rest.split_first_chunk::<6>()?;
+    let (sender, rest) = rest.split_first_chunk::<LENGTH>()?;
     let (source, rest) = rest.split_first_chunk::<4>()?;
-    let (_, rest) = rest.split_first_chunk::<6>()?;
+    let (_, rest) = rest.split_first_chunk::<LENGTH>()?;
     let (target, _) = rest.split_first_chunk::<4>()?;
-    if *kind != ARP.to_be_bytes() || *header != HEADER {
+    if *header != expected {
         return None;
     }
     match (*source, *operation) {
-        (UNSPECIFIED, REQUEST) => Some((Ipv4Addr::from(*target), *mac)),
+        (UNSPECIFIED, REQUEST) => Some((Ipv4Addr::from(*target), *sender)),
         (UNSPECIFIED, _) => None,
-        (source, _) => Some((Ipv4Addr::from(source), *mac)),
+        (source, _) => Some((Ipv4Addr::from(source), *sender)),
     }
 }
 
@@ -50,7 +71,9 @@ pub(super) fn claim(frame: &[u8]) -> Option<(Ipv4Addr, [u8; 6])> {
 mod tests {
     use super::*;
 
-    const MAC: [u8; 6] = [0x52, 0x54, 0, 0xac, 0x10, 1];
+    const MAC: Hardware = Hardware::Ethernet([0x52, 0x54, 0, 0xac, 0x10, 1]);
+    const OTHER: Hardware = Hardware::Ethernet([2; 6]);
+    const PORT: Hardware = Hardware::InfiniBand([7; 20]);
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
 
     // F13
@@ -58,32 +81,45 @@ mod tests {
     fn whoever_has_an_address_or_wants_it_claims_it() {
         let probe = probe(MAC, ADDRESS);
         assert_eq!(probe.len(), 42);
-        assert_eq!(claim(&probe), Some((ADDRESS, MAC)));
-        assert_eq!(claim(&announcement(MAC, ADDRESS)), Some((ADDRESS, MAC)));
+        assert_eq!(claim(MAC, &probe), Some((ADDRESS, MAC)));
+        assert_eq!(claim(MAC, &announcement(MAC, ADDRESS)), Some((ADDRESS, MAC)));
         // An answer: operation 2, to one who probes.
-        let mut answer = announcement([2; 6], ADDRESS);
+        let mut answer = announcement(OTHER, ADDRESS);
         answer[21] = 2;
         answer[38..42].fill(0);
-        assert_eq!(claim(&answer), Some((ADDRESS, [2; 6])));
+        assert_eq!(claim(MAC, &answer), Some((ADDRESS, OTHER)));
         // A question for another address by one who has this.
-        let mut question = announcement([2; 6], ADDRESS);
+        let mut question = announcement(OTHER, ADDRESS);
         question[41] = 9;
-        assert_eq!(claim(&question), Some((ADDRESS, [2; 6])));
+        assert_eq!(claim(MAC, &question), Some((ADDRESS, OTHER)));
         // Nobody answers as nobody.
         answer[28..32].fill(0);
-        assert_eq!(claim(&answer), None);
+        assert_eq!(claim(MAC, &answer), None);
+    }
+
+    // F13
+    #[test]
+    fn over_infiniband_addresses_have_twenty_bytes() {
+        let own = [7; 20];
+        let asked = [&[0, 32, 8, 0, 20, 4, 0, 1][..], &own, &[0; 4], &[0; 20], &[172, 16, 0, 1]].concat();
+        assert_eq!(probe(PORT, ADDRESS), asked);
+        assert_eq!(claim(PORT, &asked), Some((ADDRESS, PORT)));
+        assert_eq!(claim(PORT, &announcement(PORT, ADDRESS)), Some((ADDRESS, PORT)));
+        assert_eq!(claim(PORT, &probe(MAC, ADDRESS)), None);
     }
 
     #[test]
     fn other_frames_claim_nothing() {
-        let good = announcement(MAC, ADDRESS);
-        for end in 0..good.len() {
-            assert_eq!(claim(&good[..end]), None, "{end} bytes");
-        }
-        for at in 12..20 {
-            let mut bad = good.clone();
-            bad[at] ^= 0x10;
-            assert_eq!(claim(&bad), None, "byte {at}");
+        for (to, header) in [(MAC, 12..20), (PORT, 0..6)] {
+            let good = announcement(to, ADDRESS);
+            for end in 0..good.len() {
+                assert_eq!(claim(to, &good[..end]), None, "{end} bytes");
+            }
+            for at in header {
+                let mut bad = good.clone();
+                bad[at] ^= 0x10;
+                assert_eq!(claim(to, &bad), None, "byte {at}");
+            }
         }
     }
 }

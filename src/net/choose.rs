@@ -2,28 +2,32 @@
 
 use std::time::Duration;
 
-use super::link::Link;
-use crate::mac::parse_mac;
+use super::link::{IPOIB, Link};
 
 /// How long a lease on another port waits for the port that the firmware booted from: about what a
 /// link takes to come up.
 const MOMENT: Duration = Duration::from_secs(3);
 
-/// Whether to try a link. `wanted` holds names, MACs and drivers; empty means every Ethernet port,
+/// Whether to try a link. `wanted` holds names, MACs and drivers; empty means every port,
 /// which leaves out bridges, VLANs and the like: they have a port below them, or none.
 pub(super) fn is_wanted(link: &Link, driver: Option<&str>, wanted: &[String]) -> bool {
     if link.mac.is_none() || link.enslaved || link.loopback {
         return false;
     }
     if wanted.is_empty() {
-        return link.kind.as_deref().is_none_or(|kind| kind == "veth");
+        return is_port(link);
     }
     wanted.iter().any(|word| is_called(link, driver, word))
 }
 
+/// Whether a link is a port, not something made on top of ports.
+pub(super) fn is_port(link: &Link) -> bool {
+    link.kind.as_deref().is_none_or(|kind| kind == "veth" || kind == IPOIB)
+}
+
 /// Whether a word of the administrator's means this link: its name, its MAC or its driver.
 pub(super) fn is_called(link: &Link, driver: Option<&str>, word: &str) -> bool {
-    word == link.name || link.mac.is_some_and(|mac| parse_mac(word) == Some(mac)) || Some(word) == driver
+    word == link.name || link.mac.is_some_and(|mac| mac.is_called(word)) || Some(word) == driver
 }
 
 /// A port in the race for a lease.
@@ -54,6 +58,7 @@ pub(super) fn winner(runners: &[Runner], boot_port_known: bool, now: Duration) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mac::Hardware;
 
     fn link(name: &str, kind: Option<&str>) -> Link {
         Link { kind: kind.map(str::to_owned), ..Link::ethernet(2, name, [0x52, 0x54, 0, 0xac, 0x10, 1]) }
@@ -68,7 +73,18 @@ mod tests {
         }
         assert!(!is_wanted(&Link { enslaved: true, ..link("eth0", None) }, None, &[]));
         assert!(!is_wanted(&Link { loopback: true, ..link("lo", None) }, None, &[]));
-        assert!(!is_wanted(&Link { mac: None, ..link("ib0", None) }, None, &[]));
+        assert!(!is_wanted(&Link { mac: None, ..link("tun0", None) }, None, &[]));
+    }
+
+    #[test]
+    fn infiniband_takes_part() {
+        let mut address = [0; 20];
+        address[12..].copy_from_slice(&[0xe4, 0x1d, 0x2d, 3, 0, 0x12, 0x34, 0x56]);
+        for kind in [None, Some("ipoib")] {
+            let ib0 = Link { mac: Some(Hardware::InfiniBand(address)), ..link("ib0", kind) };
+            assert!(is_wanted(&ib0, Some("mlx5_core"), &[]));
+            assert!(is_wanted(&ib0, Some("mlx5_core"), &["e4-1d-2d-03-00-12-34-56".to_owned()]));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::port::Port;
 use super::switches::{self, Switches};
 use crate::failure::refuse;
 use crate::lease::Lease;
-use crate::mac::Mac;
+use crate::mac::Hardware;
 use crate::say;
 
 /// How long a port may be without carrier after its MTU was changed; some drivers reset it.
@@ -103,7 +103,7 @@ struct Listener<'a> {
 
 impl<'a> Listener<'a> {
     fn open(port: &'a Port, address: Ipv6Addr) -> Self {
-        let socket = Socket::neighbours(port.index());
+        let socket = Socket::neighbours(port.link());
         let socket = socket.inspect_err(|error| say::debug!("net: {}: no raw socket: {error}", port.name())).ok();
         Self { port, address, socket }
     }
@@ -133,13 +133,12 @@ impl<'a> Listener<'a> {
         }
     }
 
-    fn taken_by(&self) -> Option<[u8; 6]> {
+    fn taken_by(&self) -> Option<Hardware> {
         let mut buffer = [0; 256];
         while let Ok(Some(frame)) = self.socket.as_ref()?.receive(&mut buffer) {
             let bytes = buffer.get(..frame.length.min(buffer.len())).filter(|_| !frame.vlan).unwrap_or_default();
-            let claim =
-                neighbour::claim(bytes).filter(|(address, mac)| *address == self.address && *mac != self.port.mac());
-            if let Some((_, mac)) = claim {
+            let claim = neighbour::claim(bytes).map(|(address, mac)| (address, Hardware::Ethernet(mac)));
+            if let Some((_, mac)) = claim.filter(|(address, mac)| *address == self.address && *mac != self.port.mac()) {
                 return Some(mac);
             }
         }
@@ -147,8 +146,8 @@ impl<'a> Listener<'a> {
     }
 }
 
-fn in_use(address: Ipv6Addr, port: &Port, by: Option<[u8; 6]>) -> anyhow::Error {
-    let whose = by.map_or("another machine".to_owned(), |mac| format!("the machine {}", Mac(mac)));
+fn in_use(address: Ipv6Addr, port: &Port, by: Option<Hardware>) -> anyhow::Error {
+    let whose = by.map_or("another machine".to_owned(), |mac| format!("the machine {mac}"));
     refuse(
         format!("{address} is in use by {whose} on the link of {}", port.name()),
         "give this node another address in ip=, or find that machine by its MAC in the switch",

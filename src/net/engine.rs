@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::link::Links;
 use crate::lease::Lease;
+use crate::mac::Hardware;
 
 /// What came of an event.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,8 +40,8 @@ pub(super) trait Engine: fmt::Debug + Send {
     /// Does what its time has come for.
     fn tick(&mut self, links: &Links, now: Duration) -> Outcome;
 
-    /// Takes what waits in the sockets. `own` has the MACs of this machine.
-    fn receive(&mut self, links: &Links, now: Duration, own: &[[u8; 6]]) -> Outcome;
+    /// Takes what waits in the sockets. `own` has the hardware addresses of this machine.
+    fn receive(&mut self, links: &Links, now: Duration, own: &[Hardware]) -> Outcome;
 
     /// Gives the lease back, if there is one.
     fn release(&mut self, links: &Links) -> Outcome;
@@ -55,6 +57,11 @@ pub(super) trait Engine: fmt::Debug + Send {
 
     /// What it has waited for in vain so far; unset when something was answered.
     fn lack(&self) -> Option<Lack>;
+
+    /// The address that it would have if somebody else had not, and who.
+    fn conflict(&self) -> Option<(Ipv4Addr, Hardware)> {
+        None
+    }
 
     /// What it did and saw, to follow a comma.
     fn story(&self) -> String;

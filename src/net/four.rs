@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::dhcp::client::{Action, Client, Event, Identity};
 use crate::dhcp::wire::{Message, option};
 use crate::dhcp::{Ignored, frame};
 use crate::lease::Lease;
+use crate::mac::Hardware;
 use crate::random;
 use crate::say;
 
@@ -22,15 +23,16 @@ use crate::say;
 const FRAMES_A_TURN: usize = 32;
 /// Larger than any message that we ask for.
 const LARGEST_FRAME: usize = 4096;
+/// Where DHCP servers listen.
+const SERVER_PORT: u16 = 67;
 /// The servers whose MAC is remembered.
 const MAX_SERVERS: usize = 16;
 
 /// A port's DHCP client.
 #[derive(Debug)]
 pub(super) struct Four {
-    index: u32,
-    name: String,
-    mac: [u8; 6],
+    link: Link,
+    mac: Hardware,
     /// An address that was put on the port before its server was asked.
     address: Option<(Ipv4Addr, u8)>,
     socket: Socket,
@@ -46,7 +48,7 @@ pub(super) struct Four {
 impl Four {
     /// Listens on a port that is up.
     pub(super) fn open(links: &Links, link: &Link, identity: Identity) -> io::Result<Self> {
-        let socket = Socket::dhcp(link.index)?;
+        let socket = Socket::dhcp(link)?;
         // A server answers INFORM to the address, and asks by ARP who has it.
         let address = identity.fixed.filter(|(address, prefix)| {
             let added = links.add_address(link.index, IpAddr::V4(*address), *prefix);
@@ -57,8 +59,7 @@ impl Four {
         });
         let mac = identity.mac;
         Ok(Self {
-            index: link.index,
-            name: link.name.clone(),
+            link: link.clone(),
             mac,
             address,
             socket,
@@ -78,13 +79,16 @@ impl Four {
             match action {
                 Action::Broadcast(message) => self.send(&message, frame::BROADCAST, Ipv4Addr::BROADCAST),
                 Action::Unicast(message, server) => {
+                    outcome.gave_back = true;
+                    if self.mac.is_infiniband() && routed(&message, server).is_ok() {
+                        continue;
+                    }
                     let to = self.hops.get(&server).copied().unwrap_or(frame::BROADCAST);
                     self.send(&message, to, server);
-                    outcome.gave_back = true;
                 }
                 Action::Probe(address) => self.probe(address),
                 Action::Announce(address) => self.send_arp(self.arp.as_ref(), &arp::announcement(self.mac, address)),
-                Action::Say(level, line) => say::at(level, format_args!("dhcp: {}: {line}", self.name)),
+                Action::Say(level, line) => say::at(level, format_args!("dhcp: {}: {line}", self.link.name)),
                 Action::Ignore(why) => {
                     ignored = true;
                     self.ignore(why);
@@ -106,32 +110,47 @@ impl Four {
     }
 
     fn send(&self, message: &Message, to: [u8; 6], destination: Ipv4Addr) {
-        let frame = frame::build(self.mac, to, message.ciaddr, destination, &message.to_bytes());
+        let frame = match self.mac {
+            Hardware::Ethernet(mac) => frame::build(mac, to, message.ciaddr, destination, &message.to_bytes()),
+            Hardware::InfiniBand(_) => frame::packet(message.ciaddr, destination, &message.to_bytes()),
+        };
         // Retransmission mends what is lost here, too.
         if let Err(error) = self.socket.send(&frame) {
-            say::warn!("dhcp: {}: sending {}: {error}", self.name, message.kind);
+            say::warn!("dhcp: {}: sending {}: {error}", self.link.name, message.kind);
         }
     }
 
     /// Asks who has an address, and listens for who claims it.
     fn probe(&mut self, address: Ipv4Addr) {
-        match Socket::arp(self.index) {
+        match Socket::arp(&self.link) {
             Ok(socket) => {
                 self.send_arp(Some(&socket), &arp::probe(self.mac, address));
                 self.arp = Some(socket);
             }
-            Err(error) => say::warn!("net: {}: {address} is not checked for conflicts: {error}", self.name),
+            Err(error) => say::warn!("net: {}: {address} is not checked for conflicts: {error}", self.link.name),
         }
     }
 
     fn send_arp(&self, socket: Option<&Socket>, frame: &[u8]) {
         if let Some(Err(error)) = socket.map(|socket| socket.send(frame)) {
-            say::warn!("net: {}: sending ARP: {error}", self.name);
+            say::warn!("net: {}: sending ARP: {error}", self.link.name);
         }
     }
 
+    /// The message in a frame, and the MAC that it came from; or in a packet, with which the kernel names none.
+    fn unwrap(&self, bytes: &[u8], checksum_done: bool) -> Result<(Message, Option<[u8; 6]>), Ignored> {
+        let (payload, from) = match self.mac {
+            Hardware::Ethernet(mac) => {
+                let datagram = frame::parse(bytes, mac, checksum_done)?;
+                (datagram.payload, Some(datagram.from))
+            }
+            Hardware::InfiniBand(_) => (frame::parse_packet(bytes, checksum_done)?, None),
+        };
+        Ok((Message::parse(payload)?, from))
+    }
+
     fn ignore(&mut self, why: Ignored) {
-        say::debug!("dhcp: {}: a frame ignored: {why}", self.name);
+        say::debug!("dhcp: {}: a frame ignored: {why}", self.link.name);
         let count = self.ignored.entry(why).or_default();
         *count = count.saturating_add(1);
     }
@@ -147,23 +166,19 @@ impl Engine for Four {
     }
 
     /// Linux answers on every port for the addresses of all, such as one that an earlier try left behind.
-    fn receive(&mut self, _: &Links, now: Duration, own: &[[u8; 6]]) -> Outcome {
+    fn receive(&mut self, _: &Links, now: Duration, own: &[Hardware]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut buffer = [0; LARGEST_FRAME];
         for _ in 0..FRAMES_A_TURN {
             let Some(frame) = next_frame(Some(&self.socket), &mut buffer) else { break };
             self.frames = self.frames.saturating_add(1);
             let bytes = buffer.get(..frame.length).unwrap_or_default();
-            let read = if frame.vlan {
-                Err(Ignored::OtherStation)
-            } else {
-                frame::parse(bytes, self.mac, frame.checksum_done)
-                    .and_then(|datagram| Ok((Message::parse(datagram.payload)?, datagram.from)))
-            };
+            let read = if frame.vlan { Err(Ignored::OtherStation) } else { self.unwrap(bytes, frame.checksum_done) };
             match read {
                 Ok((message, from)) => {
                     let ignored = self.take(Event::Received(&message), now, &mut outcome);
                     if let Some(server) = message.address(option::SERVER).filter(|_| !ignored)
+                        && let Some(from) = from
                         && (self.hops.len() < MAX_SERVERS || self.hops.contains_key(&server))
                     {
                         self.hops.insert(server, from);
@@ -175,7 +190,9 @@ impl Engine for Four {
         for _ in 0..FRAMES_A_TURN {
             let Some(frame) = next_frame(self.arp.as_ref(), &mut buffer) else { break };
             let bytes = buffer.get(..frame.length).filter(|_| !frame.vlan).unwrap_or_default();
-            if let Some((address, mac)) = arp::claim(bytes).filter(|(_, mac)| !own.contains(mac)) {
+            if let Some((address, mac)) =
+                arp::claim(self.mac, bytes).filter(|(_, mac)| !own.iter().any(|own| own.is_of_port(*mac)))
+            {
                 self.take(Event::Claimed(address, mac), now, &mut outcome);
             }
         }
@@ -218,7 +235,8 @@ impl Engine for Four {
     }
 
     fn put_back(&self, links: &Links) -> io::Result<()> {
-        self.address.map_or(Ok(()), |(address, prefix)| links.delete_address(self.index, IpAddr::V4(address), prefix))
+        self.address
+            .map_or(Ok(()), |(address, prefix)| links.delete_address(self.link.index, IpAddr::V4(address), prefix))
     }
 }
 
@@ -234,6 +252,12 @@ pub(super) fn counted(ignored: &BTreeMap<Ignored, u32>) -> String {
 /// With commas, or `none`.
 pub(super) fn listed(words: &[String]) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+/// Sends a message the usual way, by who has its address already: the hardware address of a server on InfiniBand is known
+/// to the kernel alone.
+fn routed(message: &Message, server: Ipv4Addr) -> io::Result<()> {
+    UdpSocket::bind((message.ciaddr, 0))?.send_to(&message.to_bytes(), (server, SERVER_PORT)).map(drop)
 }
 
 /// The next frame that waits, if any.

@@ -22,17 +22,23 @@ use rtnetlink::{Handle, LinkBond, LinkMessageBuilder, LinkUnspec, LinkVlan};
 use tokio::runtime::{Builder, Runtime};
 
 use super::Bond;
+use crate::mac::Hardware;
 
 /// The kernel answers in microseconds, but for drivers that load firmware when they are brought up.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the kernel calls a port for IP over InfiniBand.
+pub(super) const IPOIB: &str = "ipoib";
 
 /// A network port as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
-    /// Unset for links that are not Ethernet.
-    pub(super) mac: Option<[u8; 6]>,
+    /// Unset for links that are neither Ethernet nor InfiniBand.
+    pub(super) mac: Option<Hardware>,
+    /// The address of all on an InfiniBand link, which differs from one network to the next.
+    pub(super) broadcast: Option<[u8; 20]>,
     /// The kind of a virtual link, such as `veth`.
     pub(super) kind: Option<String>,
     /// Part of a bridge or bond.
@@ -64,7 +70,8 @@ impl Link {
         Self {
             index,
             name: name.to_owned(),
-            mac: Some(mac),
+            mac: Some(Hardware::Ethernet(mac)),
+            broadcast: None,
             kind: None,
             enslaved: false,
             loopback: false,
@@ -114,12 +121,20 @@ impl Links {
         self.run(self.handle.link().set(LinkUnspec::new_with_index(index).down().build()).execute())
     }
 
+    pub(super) fn set_name(&self, index: u32, name: &str) -> io::Result<()> {
+        self.run(self.handle.link().set(LinkUnspec::new_with_index(index).name(name.to_owned()).build()).execute())
+    }
+
     pub(super) fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
         self.run(self.handle.link().set(LinkUnspec::new_with_index(index).mtu(mtu).build()).execute())
     }
 
-    pub(super) fn set_mac(&self, index: u32, mac: [u8; 6]) -> io::Result<()> {
-        self.run(self.handle.link().set(LinkUnspec::new_with_index(index).address(mac.to_vec()).build()).execute())
+    pub(super) fn set_mac(&self, index: u32, mac: Hardware) -> io::Result<()> {
+        let bytes = match mac {
+            Hardware::Ethernet(mac) => mac.to_vec(),
+            Hardware::InfiniBand(address) => address.to_vec(),
+        };
+        self.run(self.handle.link().set(LinkUnspec::new_with_index(index).address(bytes).build()).execute())
     }
 
     /// Makes a VLAN on top of a link.
@@ -258,6 +273,7 @@ fn link(message: LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         mac: None,
+        broadcast: None,
         kind: None,
         enslaved: false,
         loopback: flags.contains(LinkFlags::Loopback),
@@ -266,11 +282,18 @@ fn link(message: LinkMessage) -> Link {
         mtu: 0,
         max_mtu: None,
     };
-    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    let layer = message.header.link_layer_type;
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(bytes) if ethernet => link.mac = bytes.try_into().ok(),
+            LinkAttribute::Address(bytes) => {
+                link.mac = match layer {
+                    LinkLayerType::Ether => bytes.try_into().ok().map(Hardware::Ethernet),
+                    LinkLayerType::Infiniband => bytes.try_into().ok().map(Hardware::InfiniBand),
+                    _ => None,
+                }
+            }
+            LinkAttribute::Broadcast(bytes) => link.broadcast = bytes.try_into().ok(),
             LinkAttribute::Controller(_) => link.enslaved = true,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             // Zero says that the driver has not told.
@@ -290,13 +313,14 @@ fn link(message: LinkMessage) -> Link {
 
 /// The driver of a port, by the sysfs at `sys` (`/sys`).
 pub(super) fn driver(sys: &Path, link: &Link) -> Option<String> {
-    if let Some(kind) = &link.kind {
+    // The kernel has a word for IP over InfiniBand, below which there is a card nevertheless.
+    if let Some(kind) = link.kind.as_ref().filter(|kind| *kind != IPOIB) {
         return Some(kind.clone());
     }
     let folder = sys.join("class/net").join(&link.name);
     // A sysfs mounted in another network namespace shows other ports, perhaps by the same name.
     let same = fs::read_to_string(folder.join("address"))
-        .is_ok_and(|mac| link.mac.is_some_and(|ours| crate::mac::parse_mac(&mac) == Some(ours)));
+        .is_ok_and(|text| link.mac.is_some_and(|ours| text.trim() == ours.whole()));
     let driver = fs::read_link(folder.join("device/driver")).ok().filter(|_| same)?;
     Some(driver.file_name()?.to_string_lossy().into_owned())
 }

@@ -24,7 +24,7 @@ pub(super) struct Ear {
 impl Ear {
     /// Without a socket nothing is heard: the boot does not depend on it.
     pub(super) fn open(link: &Link) -> Self {
-        let socket = Socket::lldp(link.index)
+        let socket = Socket::lldp(link)
             .inspect_err(|error| say::debug!("net: {}: LLDP is not listened for: {error}", link.name));
         Self { port: link.name.clone(), socket: socket.ok(), heard: None }
     }
@@ -63,5 +63,50 @@ impl Ear {
     /// `eth0 is in port Gi1/0/7 of switch sw3 (LLDP)`.
     pub(super) fn story(&self) -> Option<String> {
         self.heard.as_ref().map(|neighbour| format!("{} is in {neighbour} (LLDP)", self.port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rootstream_lab::namespace::{enter_private_network, ip};
+
+    use super::super::ClientId;
+    use super::super::firmware::Firmware;
+    use super::super::link::Links;
+    use super::super::port::Port;
+    use super::super::statics::Said;
+    use super::*;
+
+    #[test]
+    fn a_port_that_joins_a_bond_late_is_listened_on_too() {
+        enter_private_network().unwrap();
+        for words in ["link add first type veth peer name one", "link add second type veth peer name two"] {
+            ip(words).unwrap();
+        }
+        for name in ["first", "second", "one", "two"] {
+            ip(&format!("link set {name} up")).unwrap();
+        }
+        let links = Links::open().unwrap();
+        let link = |name: &str| links.list().unwrap().into_iter().find(|link| link.name == name).unwrap();
+        let mac = link("one").mac.unwrap();
+        let config = crate::cmdline::parse("rootstream.image=http://m/i.tar").check().unwrap();
+        let said = Said::about(&config.net, &link("one"), None, true).unwrap();
+        // As a bond that has one port.
+        let mut port =
+            Port::open(&links, link("one"), None, mac, said, vec![link("one")], (&ClientId::Mac, Firmware::default()));
+        port.join(vec![link("one"), link("two")]);
+        port.carrier(&links, true, Duration::ZERO);
+        let switch = Socket::lldp(&link("second")).unwrap();
+        let started = Instant::now();
+        while port.switch().is_none() {
+            assert!(started.elapsed() < Duration::from_secs(10), "never heard");
+            switch.send(&lldp::seeds()[0]).unwrap();
+            thread::sleep(Duration::from_millis(10));
+            port.receive(&links, started.elapsed(), &[]);
+        }
+        assert_eq!(port.switch().unwrap().port, "Gi1/0/7");
     }
 }

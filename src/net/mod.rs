@@ -5,10 +5,12 @@
 //! - `arp`, `neighbour`: whether somebody has an address already.
 //! - `firmware`: what servers are told of the machine.
 //! - `statics`: what the administrator says about a port.
+//! - `rename`: what ports are called.
 //! - `vlan`, `bond`: what is to be made on top of ports; `stack` makes it.
 //! - `lldp`: what the switch says about a port.
 //! - `port`: one port in the race, with the `engine` that gets it a lease.
 //! - `four`: DHCP for IPv4.
+//! - `fixed`: an IPv4 address of the command line.
 //! - `six`: IPv6, from `routers` and servers; `addresses` has the kernel's verdict on addresses, `switches` keep it from
 //!   configuring the port itself.
 //! - `wait`: waiting for frames.
@@ -16,6 +18,7 @@
 //! - `destination`: whether a lease leads to the image.
 //! - `race`: carrier and DHCP on all ports at once, until one has a lease.
 //! - `verdict`: why none has.
+//! - `conflict`: whether an address of the command line is somebody else's.
 //! - `configure`: the lease's address, routes and MTU.
 //! - `keep`: renewal of the lease while the image comes.
 //! - `resolve`: host names, by the lease's servers.
@@ -26,10 +29,14 @@ mod arp;
 mod bond;
 mod choose;
 mod configure;
+mod conflict;
 mod destination;
 mod engine;
 mod firmware;
+mod fixed;
 mod four;
+#[cfg(test)]
+mod infiniband_tests;
 mod keep;
 mod link;
 mod lldp;
@@ -38,6 +45,7 @@ mod neighbour;
 mod packet;
 mod port;
 mod race;
+mod rename;
 mod resolve;
 mod routers;
 mod six;
@@ -60,13 +68,14 @@ use crate::failure::Advise;
 use crate::image::Resolve;
 use crate::lease::Lease;
 use crate::lldp::Neighbour;
-use crate::mac::Mac;
+use crate::mac::Hardware;
 use crate::say;
 pub use bond::{Bond, BondOption};
 pub use destination::Destination;
 use keep::{Keeper, Kept};
 use link::Links;
 use port::Port;
+pub use rename::Rename;
 use stack::Stack;
 pub use stack::{Device, Kind, Lower};
 pub(crate) use statics::unspecified;
@@ -81,7 +90,7 @@ const LINGER: Duration = Duration::from_millis(20);
 pub struct Settings {
     /// `rootstream.net=`: ports to try, by name, MAC or driver; empty means all, or those that `ip=` names.
     pub ports: Vec<String>,
-    /// `BOOTIF=`: the MAC of the port that the firmware booted from.
+    /// `BOOTIF=`: the MAC of the port that the firmware booted from, as [`Hardware::mac`] has it.
     pub bootif: Option<[u8; 6]>,
     /// `rootstream.clientid=`: what option 61 carries.
     pub client_id: ClientId,
@@ -97,6 +106,8 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// `bond=`: bonds to make.
     pub bonds: Vec<Bond>,
+    /// `ifname=`: what ports are to be called.
+    pub names: Vec<Rename>,
     /// `vlan=`: VLANs to make, on ports or on those bonds.
     pub vlans: Vec<Vlan>,
     /// Where the image is: a port with a way to it is preferred for a moment.
@@ -106,26 +117,33 @@ pub struct Settings {
 /// What DHCP option 61 carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientId {
-    /// 01 and the port's MAC, as PXE ROMs and stage 2 can be told to use too.
+    /// 01 and the port's MAC, as PXE ROMs and stage 2 can be told to use too. Over InfiniBand what the ROMs of its most
+    /// common cards send, which is as RFC 4390 wants it: ff, an IAID of 0, and a DUID-EN of Mellanox with the port's GUID.
     Mac,
-    /// No option 61; servers key on `chaddr`.
+    /// No option 61; servers key on `chaddr`. Over InfiniBand as `Mac`: there is no `chaddr`.
     None,
-    /// RFC 4361: ff, an IAID and a DUID-LL made of the MAC.
+    /// RFC 4361: ff, an IAID and a DUID-LL made of the MAC or the GUID.
     Duid,
     /// These bytes.
     Bytes(Vec<u8>),
 }
 
 impl ClientId {
-    /// The option's value for the port with this MAC.
-    pub(crate) fn option(&self, mac: [u8; 6]) -> Option<Vec<u8>> {
-        let [_, _, iaid @ ..] = mac;
-        match self {
-            Self::Mac => Some([&[1], &mac[..]].concat()),
-            Self::None => None,
-            // Type 255, the IAID, DUID type 3 (link-layer address), hardware type 1 (Ethernet).
-            Self::Duid => Some([&[255], &iaid[..], &[0, 3, 0, 1], &mac[..]].concat()),
-            Self::Bytes(bytes) => Some(bytes.clone()),
+    /// The option's value for the port with this hardware address.
+    pub(crate) fn option(&self, mac: Hardware) -> Option<Vec<u8>> {
+        let [_, _, iaid @ ..] = mac.mac();
+        // Type 255, the IAID, DUID type 3 (link-layer address), and the kind of link.
+        let duid = |kind, address: &[u8]| [&[255], &iaid[..], &[0, 3, 0, kind], address].concat();
+        match (self, mac) {
+            (Self::Bytes(bytes), _) => Some(bytes.clone()),
+            (Self::Mac, Hardware::Ethernet(mac)) => Some([&[1], &mac[..]].concat()),
+            (Self::None, Hardware::Ethernet(_)) => None,
+            (Self::Duid, Hardware::Ethernet(mac)) => Some(duid(1, &mac)),
+            (Self::Duid, Hardware::InfiniBand(_)) => Some(duid(32, &mac.guid())),
+            // There must be one. Type 255, IAID 0, DUID type 2 (by a manufacturer) of Mellanox.
+            (Self::Mac | Self::None, Hardware::InfiniBand(_)) => {
+                Some([&[255, 0, 0, 0, 0, 0, 2, 0, 0, 2, 0xc9, 0][..], &mac.guid()].concat())
+            }
         }
     }
 
@@ -152,8 +170,8 @@ impl ClientId {
 pub struct Network {
     /// Kernel name of the port.
     pub port: String,
-    /// Its MAC.
-    pub mac: [u8; 6],
+    /// Its MAC, or what InfiniBand has in its place.
+    pub mac: Hardware,
     /// What the server granted; [`Network::settle`] brings it up to date.
     pub lease: Lease,
     /// Whether the address is that of the command line.
@@ -192,12 +210,18 @@ impl Network {
         Ok(())
     }
 
+    /// Leaves the network as it is, with its lease renewed, until the process ends.
+    pub fn keep(self) {
+        // What would end the renewals and close what the lease depends on is never run.
+        std::mem::forget(self);
+    }
+
     /// Gives the lease back (RELEASE) and leaves the ports as they were found.
     ///
     /// # Errors
     /// netlink refuses.
     pub fn leave(mut self) -> anyhow::Result<()> {
-        let leaving = || format!("leaving {} ({}) as it was found", self.port, Mac(self.mac));
+        let leaving = || format!("leaving {} ({}) as it was found", self.port, self.mac);
         let kept = match self.settled.take() {
             Some(kept) => kept,
             None => self.keeper.stop().with_context(leaving)?,
@@ -322,7 +346,7 @@ mod tests {
     // F17
     #[test]
     fn the_client_id_is_what_firmware_sends_unless_told_otherwise() {
-        let mac = [0x52, 0x54, 0, 0xac, 0x10, 1];
+        let mac = Hardware::Ethernet([0x52, 0x54, 0, 0xac, 0x10, 1]);
         assert_eq!(ClientId::Mac.option(mac).unwrap(), [1, 0x52, 0x54, 0, 0xac, 0x10, 1]);
         assert_eq!(ClientId::None.option(mac), None);
         let duid = [255, 0, 0xac, 0x10, 1, 0, 3, 0, 1, 0x52, 0x54, 0, 0xac, 0x10, 1];
@@ -331,8 +355,21 @@ mod tests {
 
         let own = (vec![0, 3, 0, 1, 0x52, 0x54, 0, 0xac, 0x10, 1], 0x00ac_1001);
         for id in [ClientId::Mac, ClientId::None, ClientId::Duid, ClientId::Bytes(duid.to_vec())] {
-            assert_eq!(id.duid(mac), own, "{id:?}");
+            assert_eq!(id.duid(mac.mac()), own, "{id:?}");
         }
-        assert_eq!(ClientId::Bytes(vec![0, 7]).duid(mac), (vec![0, 7], 0x00ac_1001));
+        assert_eq!(ClientId::Bytes(vec![0, 7]).duid(mac.mac()), (vec![0, 7], 0x00ac_1001));
+    }
+
+    // F17
+    #[test]
+    fn over_infiniband_there_is_always_a_client_id() {
+        let mut address = [0x80; 20];
+        address[12..].copy_from_slice(&[0xe4, 0x1d, 0x2d, 3, 0, 0x12, 0x34, 0x56]);
+        let port = Hardware::InfiniBand(address);
+        let firmware = [255, 0, 0, 0, 0, 0, 2, 0, 0, 2, 0xc9, 0, 0xe4, 0x1d, 0x2d, 3, 0, 0x12, 0x34, 0x56];
+        assert_eq!(ClientId::Mac.option(port).unwrap(), firmware);
+        assert_eq!(ClientId::None.option(port).unwrap(), firmware);
+        let duid = [255, 0x2d, 0x12, 0x34, 0x56, 0, 3, 0, 32, 0xe4, 0x1d, 0x2d, 3, 0, 0x12, 0x34, 0x56];
+        assert_eq!(ClientId::Duid.option(port).unwrap(), duid);
     }
 }

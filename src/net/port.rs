@@ -1,12 +1,14 @@
 //! One port in the race for a lease: the link, what gets it a lease, and what both saw.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::choose::Runner;
 use super::engine::{Engine, Lack, Outcome};
 use super::firmware::Firmware;
+use super::fixed::Fixed;
 use super::four::Four;
 use super::link::{Link, Links};
 use super::lldp::Ear;
@@ -18,7 +20,7 @@ use crate::dhcp::client::Identity;
 use crate::ipv6::client::{self as ipv6, Mode};
 use crate::lease::Lease;
 use crate::lldp::Neighbour;
-use crate::mac::Mac;
+use crate::mac::Hardware;
 use crate::report::since_kernel_start;
 use crate::say;
 
@@ -26,7 +28,7 @@ use crate::say;
 #[derive(Debug)]
 pub(super) struct Port {
     link: Link,
-    mac: [u8; 6],
+    mac: Hardware,
     driver: Option<String>,
     /// What the command line says about it.
     said: Said,
@@ -53,7 +55,7 @@ impl Port {
         links: &Links,
         link: Link,
         driver: Option<String>,
-        mac: [u8; 6],
+        mac: Hardware,
         said: Said,
         below: Vec<Link>,
         who: (&ClientId, Firmware),
@@ -62,7 +64,12 @@ impl Port {
             Ok(engine) => (engine, None),
             Err(error) => (None, Some(error)),
         };
-        let ears = if below.is_empty() { vec![Ear::open(&link)] } else { below.iter().map(Ear::open).collect() };
+        let ears = match below.as_slice() {
+            // LLDP is Ethernet's.
+            [] if mac.is_infiniband() => Vec::new(),
+            [] => vec![Ear::open(&link)],
+            below => below.iter().map(Ear::open).collect(),
+        };
         let port = Self {
             link,
             mac,
@@ -84,6 +91,11 @@ impl Port {
         port
     }
 
+    /// The port as it was found.
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
     pub(super) fn index(&self) -> u32 {
         self.link.index
     }
@@ -92,7 +104,7 @@ impl Port {
         &self.link.name
     }
 
-    pub(super) fn mac(&self) -> [u8; 6] {
+    pub(super) fn mac(&self) -> Hardware {
         self.mac
     }
 
@@ -113,11 +125,11 @@ impl Port {
 
     /// Name and MAC, as messages call the port.
     pub(super) fn title(&self) -> String {
-        format!("{} ({})", self.link.name, Mac(self.mac))
+        format!("{} ({})", self.link.name, self.mac)
     }
 
     fn full_title(&self) -> String {
-        format!("{} ({}, {})", self.link.name, Mac(self.mac), self.driver.as_deref().unwrap_or("unknown driver"))
+        format!("{} ({}, {})", self.link.name, self.mac, self.driver.as_deref().unwrap_or("unknown driver"))
     }
 
     pub(super) fn has_carrier(&self) -> bool {
@@ -131,9 +143,10 @@ impl Port {
 
     pub(super) fn runner(&self, settings: &Settings) -> Runner {
         let resolves = !settings.nameservers.is_empty();
-        let found = |bootif| self.below.iter().chain([&self.link]).any(|link| link.mac == Some(bootif));
+        let found =
+            |bootif| self.below.iter().chain([&self.link]).filter_map(|link| link.mac).any(|mac| mac.mac() == bootif);
         Runner {
-            boot: settings.bootif.is_some_and(|bootif| bootif == self.mac || found(bootif)),
+            boot: settings.bootif.is_some_and(|bootif| bootif == self.mac.mac() || found(bootif)),
             bound: self.bound,
             reaches: self.lease().is_some_and(|lease| settings.destination.is_reached_by(&lease, resolves)),
         }
@@ -163,6 +176,11 @@ impl Port {
         self.engine.as_ref()?.lack()
     }
 
+    /// An address of the command line that somebody else has, and who.
+    pub(super) fn conflict(&self) -> Option<(Ipv4Addr, Hardware)> {
+        self.engine.as_ref()?.conflict()
+    }
+
     /// When [`Port::tick`] has something to do.
     pub(super) fn deadline(&self) -> Option<Duration> {
         self.engine.as_ref()?.deadline()
@@ -172,6 +190,16 @@ impl Port {
     pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let own = self.engine.iter().flat_map(|engine| engine.sockets());
         own.chain(self.ears.iter().filter_map(Ear::socket)).filter(|_| self.carrier)
+    }
+
+    /// Takes in ports below it that came later, such as those of a bond.
+    pub(super) fn join(&mut self, below: Vec<Link>) {
+        for link in below {
+            if self.below.iter().all(|known| known.index != link.index) {
+                self.ears.push(Ear::open(&link));
+                self.below.push(link);
+            }
+        }
     }
 
     /// Takes notice of the link's state.
@@ -184,7 +212,8 @@ impl Port {
         if carrier {
             self.first_carrier.get_or_insert(now);
             say::info!("net: {}: carrier after {:.1} s", self.title(), now.as_secs_f32());
-            if let Some(lease) = self.said.lease() {
+            // One of IPv6 the kernel checks itself, when it is put on the port.
+            if let Some(lease) = self.said.lease().filter(|_| self.engine.is_none()) {
                 say::info!("net: {}: address {}/{} of ip=", self.title(), lease.address, lease.prefix);
                 self.bind(now);
             }
@@ -200,8 +229,8 @@ impl Port {
         self.engine(now, |engine| engine.tick(links, now));
     }
 
-    /// Takes what waits in the sockets. `own` has the MACs of this machine.
-    pub(super) fn receive(&mut self, links: &Links, now: Duration, own: &[[u8; 6]]) {
+    /// Takes what waits in the sockets. `own` has the hardware addresses of this machine.
+    pub(super) fn receive(&mut self, links: &Links, now: Duration, own: &[Hardware]) {
         self.ears.iter_mut().for_each(Ear::listen);
         self.engine(now, |engine| engine.receive(links, now, own));
     }
@@ -256,20 +285,30 @@ impl Port {
 fn start(
     links: &Links,
     link: &Link,
-    mac: [u8; 6],
+    mac: Hardware,
     said: &Said,
     (client_id, firmware): (&ClientId, Firmware),
 ) -> io::Result<Option<Box<dyn Engine>>> {
     let max_mtu = u16::try_from(link.max_mtu.unwrap_or(link.mtu)).unwrap_or(u16::MAX);
     let six = |mode| -> io::Result<Option<Box<dyn Engine>>> {
-        let (duid, iaid) = client_id.duid(mac);
-        let six = Six::open(link, mac, ipv6::Identity { duid, iaid, max_mtu, arch: firmware.arch, mode })?;
+        let Hardware::Ethernet(own) = mac else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this version brings up IPv4 only over InfiniBand"));
+        };
+        let (duid, iaid) = client_id.duid(own);
+        let six = Six::open(link, own, ipv6::Identity { duid, iaid, max_mtu, arch: firmware.arch, mode })?;
         // What it switched is put back by whoever takes it off.
         bring_up(links, link, mac).or_else(|error| six.put_back(links).and(Err(error)))?;
         Ok(Some(Box::new(six)))
     };
     match said.ip.method {
-        Method::None => bring_up(links, link, mac).map(|()| None),
+        Method::None => {
+            bring_up(links, link, mac)?;
+            let address = said.lease().map(|lease| lease.address);
+            Ok(match address {
+                Some(IpAddr::V4(address)) => Some(Box::new(Fixed::new(link, mac, address))),
+                _ => None,
+            })
+        }
         Method::Dhcp => {
             bring_up(links, link, mac)?;
             let client_id = client_id.option(mac);
@@ -285,7 +324,7 @@ fn start(
 }
 
 /// Brings a port up with this MAC, which most drivers change only while it is down.
-fn bring_up(links: &Links, link: &Link, mac: [u8; 6]) -> io::Result<()> {
+fn bring_up(links: &Links, link: &Link, mac: Hardware) -> io::Result<()> {
     let other = link.mac != Some(mac);
     if link.up && other {
         links.set_down(link.index)?;

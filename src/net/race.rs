@@ -14,6 +14,7 @@ use super::statics::Said;
 use super::{Settings, verdict, wait};
 use crate::failure::refuse;
 use crate::lease::Lease;
+use crate::mac::Hardware;
 use crate::say;
 
 /// How often the ports are looked at: new ones, carrier.
@@ -64,7 +65,7 @@ pub(super) fn run(
         let wake = ports.iter().filter_map(Port::deadline).fold(next_look.min(phase.end), Duration::min);
         wait::readable(ports.iter().flat_map(Port::sockets), wake.saturating_sub(now))?;
         let now = started.elapsed();
-        let own: Vec<[u8; 6]> = ports.iter().map(Port::mac).collect();
+        let own: Vec<Hardware> = ports.iter().map(Port::mac).collect();
         for port in ports.iter_mut() {
             port.receive(links, now, &own);
         }
@@ -99,7 +100,7 @@ impl Phase {
             titles.join(", ")
         };
         match (ports.is_empty(), self.carrier, named(true), named(false)) {
-            (true, ..) => format!("waiting for an Ethernet port to appear: {time}"),
+            (true, ..) => format!("waiting for a network port to appear: {time}"),
             (_, false, _, without) => format!("waiting for carrier on {without}: {time}"),
             (_, true, with, without) if without.is_empty() => format!("waiting for a lease on {with}: {time}"),
             (_, true, with, without) if with.is_empty() => format!("waiting for carrier again on {without}: {time}"),
@@ -125,6 +126,7 @@ fn look(
     for port in ports.iter_mut() {
         let carrier = list.iter().any(|link| link.index == port.index() && link.carrier);
         port.carrier(links, carrier, now);
+        port.join(stack.ports_below(port.name()));
     }
     let known = ports.len();
     for link in list {
@@ -134,7 +136,7 @@ fn look(
             continue;
         }
         if let Some(said) = Said::about(settings, &link, driver.as_deref(), stack.is_made(&link.name)) {
-            let mac = said.ip.mac.unwrap_or(mac);
+            let mac = said.ip.mac.map_or(mac, Hardware::Ethernet);
             let below = stack.ports_below(&link.name);
             ports.push(Port::open(links, link, driver, mac, said, below, (&settings.client_id, firmware)));
         }

@@ -18,6 +18,7 @@ use crate::ipv6::advert::Advertisement;
 use crate::ipv6::client::{Action, Client, Event, Identity, Missing};
 use crate::ipv6::wire::{Kind, Message};
 use crate::lease::Lease;
+use crate::mac::Hardware;
 use crate::random;
 use crate::say;
 
@@ -194,7 +195,7 @@ impl Engine for Six {
         outcome
     }
 
-    fn receive(&mut self, links: &Links, now: Duration, _: &[[u8; 6]]) -> Outcome {
+    fn receive(&mut self, links: &Links, now: Duration, _: &[Hardware]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut buffer = [0; LARGEST_MESSAGE];
         self.hear_routers(links, &mut buffer, now, &mut outcome);

@@ -1,15 +1,18 @@
-//! The VLANs and bonds of the command line: made as the ports that they are on appear, and deleted again.
+//! The names, VLANs and bonds of the command line: given and made as the ports that they are about appear, and taken back.
 
 use anyhow::Context;
 
 use super::link::{Link, Links};
+use super::rename::Names;
 use super::{Bond, BondOption, Settings, Vlan, choose};
 use crate::failure::{Advise, refuse};
+use crate::mac::Hardware;
 use crate::say;
 
 /// What is to be made, and what is made.
 #[derive(Debug)]
 pub(super) struct Stack {
+    names: Names,
     bonds: Vec<Bond>,
     vlans: Vec<Vlan>,
     /// Names, in the order in which they were made.
@@ -63,14 +66,23 @@ struct Used {
 
 impl Stack {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self { bonds: settings.bonds.clone(), vlans: settings.vlans.clone(), made: Vec::new(), used: Vec::new() }
+        Self {
+            names: Names::new(&settings.names),
+            bonds: settings.bonds.clone(),
+            vlans: settings.vlans.clone(),
+            made: Vec::new(),
+            used: Vec::new(),
+        }
     }
 
-    /// Makes what can be made on the links that there are. True when that changed something: the list is stale then.
+    /// Names ports, and makes what can be made on the links that there are. True when that changed something: the list is stale then.
     ///
     /// # Errors
     /// The kernel refuses, or has a device of that name already.
     pub(super) fn build(&mut self, links: &Links, list: &[Link]) -> anyhow::Result<bool> {
+        if self.names.apply(links, list)? {
+            return Ok(true);
+        }
         for number in 0..self.bonds.len() {
             if let Some(bond) = self.bonds.get(number).cloned()
                 && self.build_bond(links, list, &bond)?
@@ -186,7 +198,7 @@ impl Stack {
                 .map(|link| Lower {
                     name: link.name.clone(),
                     index: link.index,
-                    mac: link.mac,
+                    mac: link.mac.filter(|mac| !mac.is_infiniband()).map(Hardware::mac),
                     primary: bond().is_some_and(|bond| bond.options.iter().any(|option| option.is_primary(link))),
                 })
                 .collect();
@@ -205,7 +217,7 @@ impl Stack {
         (!words.is_empty()).then(|| words.join("; "))
     }
 
-    /// Deletes what was made, and leaves the ports up or down as they were found.
+    /// Deletes what was made, and leaves the ports up or down, and called, as they were found.
     ///
     /// # Errors
     /// netlink refuses.
@@ -235,7 +247,7 @@ impl Stack {
                 outcome = outcome.and(Err(error).with_context(|| format!("leaving {} as it was found", link.name)));
             }
         }
-        outcome
+        outcome.and(self.names.put_back(links))
     }
 }
 

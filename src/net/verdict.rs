@@ -9,7 +9,6 @@ use super::link::Link;
 use super::port::Port;
 use super::stack::Stack;
 use crate::failure::Advise;
-use crate::mac::Mac;
 
 /// The error of a race that nobody won. `list` says which links the kernel has.
 pub(super) fn no_lease(
@@ -32,6 +31,13 @@ pub(super) fn no_lease(
                 settings.carrier.as_secs()
             ),
         )
+    } else if let Some((port, (address, by))) =
+        with_carrier.iter().find_map(|port| port.conflict().map(|conflict| (port, conflict)))
+    {
+        (
+            format!("the address {address} of ip= for {} is in use by {by}", port.title()),
+            "find that machine by its MAC in the switch and take the address from it, or correct ip=".to_owned(),
+        )
     } else if let Some(Some(lack)) = with_carrier.iter().map(|port| port.lack()).min() {
         unanswered(lack, &with_carrier, settings)
     } else {
@@ -47,7 +53,7 @@ pub(super) fn no_lease(
 /// What is said, and what is to be done, where nobody answered on these ports.
 fn unanswered(lack: Lack, ports: &[&Port], settings: &Settings) -> (String, String) {
     let titles = titles(ports.iter().copied());
-    let macs: Vec<String> = ports.iter().map(|port| Mac(port.mac()).to_string()).collect();
+    let macs: Vec<String> = ports.iter().map(|port| port.mac().to_string()).collect();
     let knows = format!("runs for this network and knows {}", macs.join(", "));
     let (what, check) = match lack {
         Lack::Dhcp => ("no DHCP server answered", format!("that a DHCP server {knows}")),
@@ -79,7 +85,7 @@ fn no_port(settings: &Settings, stack: &Stack, list: &[Link]) -> anyhow::Error {
     let names: Vec<String> = list
         .iter()
         .map(|link| match link.mac {
-            Some(mac) => format!("{} ({})", link.name, Mac(mac)),
+            Some(mac) => format!("{} ({mac})", link.name),
             None => link.name.clone(),
         })
         .collect();
@@ -92,11 +98,11 @@ fn no_port(settings: &Settings, stack: &Stack, list: &[Link]) -> anyhow::Error {
         (wanting, name_one.to_owned())
     } else if wanted.is_empty() {
         (
-            "no Ethernet port appeared".to_owned(),
+            "no network port appeared".to_owned(),
             "add the driver of this machine's network card to modules.txt or rootstream.modules=".to_owned(),
         )
     } else {
-        (format!("no Ethernet port matches {}", wanted.join(", ")), name_one.to_owned())
+        (format!("no network port matches {}", wanted.join(", ")), name_one.to_owned())
     };
     let why = format!("after {} s the kernel shows {names}", settings.carrier.as_secs());
     let Err(error) = Err::<Infallible, _>(anyhow::anyhow!(why)).advise(what, todo);

@@ -168,7 +168,7 @@ fn node_facts(options: &Options, network: Option<&Network>) -> NodeFacts {
         node.set(Fact::Arch, debian_arch(arch));
     }
     if let Some(network) = network {
-        node = node.with_network(network.mac, &network.lease);
+        node = node.with_network(network.mac.mac(), &network.lease);
     }
     for (fact, text) in &options.facts {
         node.set(*fact, text);

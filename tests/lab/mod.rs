@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 use rootstream::dhcp::wire::{Kind, Message, Op, option};
 use rootstream::net::{ClientId, Destination, Settings};
 use rootstream_lab::namespace::{enter_private_network, ip};
@@ -69,6 +70,7 @@ pub(crate) fn settings() -> Settings {
         nameservers: Vec::new(),
         ip: Vec::new(),
         routes: Vec::new(),
+        names: Vec::new(),
         bonds: Vec::new(),
         vlans: Vec::new(),
         destination: Destination::Anywhere,
@@ -238,8 +240,12 @@ impl Lab {
 
     /// Answers each message that comes in on `end` with what `answer` makes of it, by broadcast.
     pub(crate) fn script(&self, end: &str, mut answer: impl FnMut(&Message) -> Vec<Message> + Send + 'static) {
-        let socket = UdpSocket::bind("0.0.0.0:67").unwrap();
+        // A real server may have another port of the namespace.
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
         setsockopt(&socket, sockopt::BindToDevice, &end.into()).unwrap();
+        bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, 67)).unwrap();
+        let socket = UdpSocket::from(socket);
         socket.set_broadcast(true).unwrap();
         thread::spawn(move || {
             let mut buffer = [0; 2048];

@@ -9,6 +9,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::config::recipe::{Hostname, Recipe};
 use crate::config::site::Site;
+use crate::keys;
 
 /// Debian makes host keys when the package is installed, which is when the image is built; a node
 /// makes its own when it first starts. No RSA key: making one delays the login by seconds, and clients
@@ -45,6 +46,7 @@ pub(super) fn archive(site: &Site, recipe: &Recipe) -> Result<Vec<u8>> {
         let mut keys = String::new();
         for path in &recipe.ssh_authorized_keys {
             let text = String::from_utf8(input(site, path)?).with_context(|| format!("reading {}", path.display()))?;
+            keys::refuse_private(&site.root().join(path), &text)?;
             keys.push_str(text.trim_end());
             keys.push('\n');
         }
@@ -110,11 +112,16 @@ mod tests {
     use crate::config::Document;
 
     fn packed(recipe: &str) -> Result<Vec<(String, u32, u64, String)>> {
+        packed_with(recipe, "ssh-ed25519 C c")
+    }
+
+    fn packed_with(recipe: &str, private: &str) -> Result<Vec<(String, u32, u64, String)>> {
         let folder = tempfile::tempdir().unwrap();
         let site = "[network]\ninterface = 'br0'\naddress = '172.16.0.254/24'\n";
         fs::write(folder.path().join("site.toml"), site).unwrap();
         fs::write(folder.path().join("a.pub"), "ssh-ed25519 A a\n\n").unwrap();
         fs::write(folder.path().join("b.pub"), "ssh-ed25519 B b").unwrap();
+        fs::write(folder.path().join("private.pub"), private).unwrap();
         let recipe = Recipe::read(&Document::of("c.toml", format!("suite = 'bookworm'\n{recipe}"))).unwrap();
         let bytes = archive(&Site::open(folder.path()).unwrap(), &recipe)?;
         let mut tar = tar::Archive::new(bytes.as_slice());
@@ -159,6 +166,16 @@ mod tests {
                 "etc/systemd/system/ssh.service.wants/rootstream-ssh-keys.service"
             ]
         );
+    }
+
+    #[test]
+    fn a_private_key_is_refused_by_its_name() {
+        for kind in ["OPENSSH PRIVATE KEY", "RSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY"] {
+            let recipe = "packages = []\nssh_authorized_keys = ['private.pub']";
+            let text = format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
+            let error = packed_with(recipe, &text).unwrap_err().to_string();
+            assert!(error.contains("/private.pub is a private key, not a public one"), "{error}");
+        }
     }
 
     #[test]

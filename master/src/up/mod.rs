@@ -57,6 +57,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
     let mut again = signal(SignalKind::hangup()).context("watching for SIGHUP")?;
     let network = &site.config().network;
     let address = SocketAddr::from((network.address.address, port));
+    ports::refuse_missing(network.interface(), &network.address)?;
     let listener = listen(address, network.interface()).await?;
     let server = Server::new(site, listener)?;
     ports::refuse_taken(network.interface(), network.address.address)?;

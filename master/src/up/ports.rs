@@ -1,4 +1,4 @@
-//! Whether DHCP and TFTP are free. dnsmasq shares its ports with any program that does the same, so two
+//! Whether the interface is there, and DHCP and TFTP are free. dnsmasq shares its ports with any program that does the same, so two
 //! of them would start without a word and both answer the nodes.
 
 use std::ffi::OsString;
@@ -7,8 +7,33 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::net::if_::if_nameindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
-use rootstream::failure::Advise;
+use rootstream::failure::{Advise, refuse};
+
+use crate::config::addresses::Cidr;
+
+/// Refuses to go on without the interface.
+///
+/// # Errors
+/// There is none of that name.
+pub(super) fn refuse_missing(interface: &str, master: &Cidr) -> Result<()> {
+    let list = if_nameindex().context("listing network interfaces")?;
+    let names: Vec<String> = list.iter().map(|one| one.name().to_string_lossy().into_owned()).collect();
+    if names.iter().any(|name| name == interface) {
+        return Ok(());
+    }
+    let others: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != "lo").collect();
+    let others = if others.is_empty() { "none but lo".to_owned() } else { others.join(", ") };
+    Err(refuse(
+        format!("there is no network interface {interface}, which site.toml names; there is {others}"),
+        format!(
+            "correct it; or make a bridge: ip link add {interface} type bridge && ip address add {}/{} dev {interface} \
+             && ip link set {interface} up",
+            master.address, master.prefix
+        ),
+    ))
+}
 
 /// Refuses to go on when something on `interface` has the port of DHCP or TFTP already.
 ///

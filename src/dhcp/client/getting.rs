@@ -9,6 +9,7 @@ use super::messages::VENDOR_CLASS;
 use super::{Action, Client, Held, Offer, Sent, State};
 use crate::dhcp::wire::{Message, option};
 use crate::dhcp::{Ignored, Lease};
+use crate::mac::Hardware;
 
 /// How long further offers are awaited after the first that nothing prefers (F4).
 const COLLECTION: Duration = Duration::from_millis(300);
@@ -113,17 +114,14 @@ impl Client {
         vec![announce, Action::Bound]
     }
 
-    pub(super) fn claimed(&mut self, address: Ipv4Addr, by: [u8; 6], now: Duration) -> Vec<Action> {
+    pub(super) fn claimed(&mut self, address: Ipv4Addr, by: Hardware, now: Duration) -> Vec<Action> {
         let State::Checking { lease, .. } = &self.state else { return Vec::new() };
-        if lease.address != address || by == self.identity.mac {
+        if lease.address != address || by.is_of_port(self.identity.mac) {
             return Vec::new();
         }
         let server = lease.server;
         let message = self.decline(address, server);
-        let [a, b, c, d, e, f] = by;
-        let why = format!(
-            "{address} from {server} is in use by {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, DECLINE sent"
-        );
+        let why = format!("{address} from {server} is in use by {by}, DECLINE sent");
         let mut actions = vec![Action::Broadcast(message)];
         if self.lease().is_some_and(|lease| lease.address == address) {
             actions.extend(self.lose("in use by another machine"));

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::Client;
 use crate::dhcp::wire::{Kind, Message, option};
+use crate::mac::Hardware;
 
 /// What this client tells servers in option 60, and servers can tell it.
 pub(super) const VENDOR_CLASS: &[u8] = b"rootstream";
@@ -55,6 +56,7 @@ impl Client {
     /// A request for options, or for more time, by who has the address.
     pub(super) fn holding(&self, kind: Kind, address: Ipv4Addr) -> Message {
         let mut message = self.question(kind);
+        message.broadcast = false;
         message.ciaddr = address;
         message
     }
@@ -90,8 +92,18 @@ impl Client {
         message
     }
 
+    /// What servers know the client by, besides its identifier.
+    pub(super) fn chaddr(&self) -> Option<[u8; 6]> {
+        match self.identity.mac {
+            Hardware::Ethernet(mac) => Some(mac),
+            Hardware::InfiniBand(_) => None,
+        }
+    }
+
     fn bare(&self, kind: Kind, xid: u32) -> Message {
-        let message = Message::request(kind, xid, self.identity.mac);
+        let mut message = Message::request(kind, xid, self.chaddr());
+        // Nobody can send to a port whose address the message does not have (RFC 4390 section 2.1).
+        message.broadcast = message.chaddr.is_none();
         match &self.identity.client_id {
             Some(id) => message.with(option::CLIENT_ID, id.clone()),
             None => message,

@@ -18,7 +18,7 @@ fn client(seed: u64) -> Client {
 
 fn identity() -> Identity {
     Identity {
-        mac: MAC,
+        mac: Hardware::Ethernet(MAC),
         client_id: Some(vec![1, 2, 3]),
         max_mtu: 1500,
         arch: Some(7),
@@ -242,7 +242,7 @@ fn answers_to_others_and_out_of_turn_are_ignored_and_counted() {
     assert_eq!(receive(&mut client, &nak, seconds(0.5)), [line, Action::Ignore(Ignored::Unexpected)]);
     let ack = reply(Kind::Ack, &request, OURS);
     let wrong_xid = Message { xid: ack.xid ^ 1, ..ack.clone() };
-    let wrong_mac = Message { chaddr: [2; 6], ..ack.clone() };
+    let wrong_mac = Message { chaddr: Some([2; 6]), ..ack.clone() };
     let request_again = Message { op: Op::Request, ..ack.clone() };
     for (message, why) in [
         (wrong_xid, Ignored::OtherClient),
@@ -296,4 +296,25 @@ fn carrier_that_comes_and_goes_starts_again_but_not_faster_than_once_a_second() 
     assert_eq!(client.step(Event::Carrier, seconds(1.5)), [], "it has carrier already");
     client.step(Event::CarrierLost, seconds(2.5));
     assert_eq!(only(&client.step(Event::Carrier, seconds(2.6))).kind, Kind::Discover);
+}
+
+#[test]
+fn over_infiniband_answers_are_known_by_the_client_id() {
+    let identity = Identity { mac: Hardware::InfiniBand([7; 20]), ..identity() };
+    let mut client = Client::new(identity, 1);
+    let discover = only(&client.step(Event::Carrier, seconds(0.0)));
+    assert_eq!((discover.chaddr, discover.broadcast), (None, true));
+    assert_eq!(discover.options.get(&option::CLIENT_ID), Some(&vec![1, 2, 3]));
+    let offer = reply(Kind::Offer, &discover, OURS).with(option::VENDOR_CLASS, *b"rootstream");
+    let another = offer.clone().with(option::CLIENT_ID, [1, 2, 4]);
+    assert_eq!(receive(&mut client, &another, seconds(0.1)), [Action::Ignore(Ignored::OtherClient)]);
+    let ethernet = Message { chaddr: Some([0; 6]), ..offer.clone() };
+    assert_eq!(receive(&mut client, &ethernet, seconds(0.1)), [Action::Ignore(Ignored::OtherClient)]);
+    let request = only(&receive(&mut client, &offer.with(option::CLIENT_ID, [1, 2, 3]), seconds(0.1)));
+    assert_eq!((request.kind, request.chaddr, request.broadcast), (Kind::Request, None, true));
+    receive(&mut client, &reply(Kind::Ack, &request, OURS), seconds(0.2));
+    tick(&mut client);
+    // Who has an address can be sent to.
+    let (_, renewal) = tick(&mut client);
+    assert_eq!((only(&renewal).kind, only(&renewal).broadcast), (Kind::Request, false));
 }

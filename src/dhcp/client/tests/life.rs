@@ -134,9 +134,13 @@ fn an_address_that_somebody_has_is_declined() {
     let (mut client, request) = requesting(seconds(0.0));
     receive(&mut client, &reply(Kind::Ack, &request, OURS), seconds(1.0));
     for (address, by) in [(Ipv4Addr::new(10, 1, 0, 55), [2; 6]), (ADDRESS, MAC)] {
-        assert_eq!(client.step(Event::Claimed(address, by), seconds(1.1)), [], "another address, or ourselves");
+        assert_eq!(
+            client.step(Event::Claimed(address, Hardware::Ethernet(by)), seconds(1.1)),
+            [],
+            "another address, or ourselves"
+        );
     }
-    let actions = client.step(Event::Claimed(ADDRESS, [2, 0, 0, 0, 0, 0xab]), seconds(1.2));
+    let actions = client.step(Event::Claimed(ADDRESS, Hardware::Ethernet([2, 0, 0, 0, 0, 0xab])), seconds(1.2));
     let decline = only(&actions);
     assert_eq!((decline.kind, decline.ciaddr, decline.xid), (Kind::Decline, Ipv4Addr::UNSPECIFIED, request.xid));
     assert_eq!(decline.address(option::REQUESTED_ADDRESS), Some(ADDRESS));
@@ -146,7 +150,7 @@ fn an_address_that_somebody_has_is_declined() {
     assert_eq!(client.tally().refused.as_deref().map(|why| why.contains("in use by")), Some(true));
     let (at, actions) = tick(&mut client);
     assert_eq!((at, only(&actions).kind), (seconds(11.2), Kind::Discover));
-    assert_eq!(client.step(Event::Claimed(ADDRESS, [2; 6]), at), [], "nothing is being checked");
+    assert_eq!(client.step(Event::Claimed(ADDRESS, Hardware::Ethernet([2; 6])), at), [], "nothing is being checked");
 }
 
 #[test]

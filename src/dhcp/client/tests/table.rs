@@ -193,7 +193,7 @@ fn rows() -> Vec<(&'static str, &'static str, Walk, Happening)> {
         with("REQUESTING", "no answer to the third REQUEST", after("REQUESTING", &[wait, wait]), wait),
         row("CHECKING", "300 ms", wait),
         row("CHECKING", "the address is claimed", |walk| {
-            walk.step(Event::Claimed(Ipv4Addr::new(10, 1, 0, 54), [2; 6]))
+            walk.step(Event::Claimed(Ipv4Addr::new(10, 1, 0, 54), Hardware::Ethernet([2; 6])))
         }),
         row("BOUND", "T1", wait),
         row("RENEWING", "ACK", ack),
