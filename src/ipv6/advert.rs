@@ -20,7 +20,7 @@ const OPTION_SEARCH: u8 = 31;
 const INFINITE: u32 = u32::MAX;
 
 /// How much a router is preferred to others (RFC 4191 section 2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preference {
     /// Rather not.
     Low,

@@ -72,7 +72,6 @@ mod keeping;
 mod messages;
 mod routers;
 
-use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -177,9 +176,9 @@ pub struct Tally {
     /// SOLICITs and INFORMATION-REQUESTs sent.
     pub solicits: u32,
     /// Routers that advertised.
-    pub routers: BTreeSet<Ipv6Addr>,
+    pub routers: Vec<Ipv6Addr>,
     /// Servers that answered.
-    pub servers: BTreeSet<Ipv6Addr>,
+    pub servers: Vec<Ipv6Addr>,
     /// The latest reason why something was not taken.
     pub refused: Option<String>,
 }
@@ -498,7 +497,7 @@ impl Client {
         let Some(server) = message.options.get(option::SERVER_ID) else {
             return vec![self.refuse(message.kind, from, "no server identifier")];
         };
-        let new = self.tally.servers.len() < MAX_SERVERS && self.tally.servers.insert(from);
+        let new = note(&mut self.tally.servers, from, MAX_SERVERS);
         self.take_solicit_max(&message.options);
         match (&self.state, message.kind) {
             (State::Selecting { .. }, Kind::Advertise) => self.offered(message, server, from, now),
@@ -571,6 +570,15 @@ impl Client {
         }
         actions
     }
+}
+
+/// Adds an address to those that were seen; false when it is there, or there are too many.
+fn note(seen: &mut Vec<Ipv6Addr>, address: Ipv6Addr, most: usize) -> bool {
+    let new = seen.len() < most && !seen.contains(&address);
+    if new {
+        seen.push(address);
+    }
+    new
 }
 
 #[cfg(test)]

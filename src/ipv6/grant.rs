@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use super::advert::{Advertisement, Prefix, network};
+use super::advert::{Advertisement, Preference, Prefix, network};
 use super::wire::{Association, Granted, Options, option};
 use crate::dhcp::search;
 use crate::lease::{self, is_name};
@@ -72,9 +72,7 @@ impl Grant {
     /// An address made of the first prefix of the best router that is for that, and of the identifier in the link's own
     /// address.
     pub fn of_router(routers: &[Router], link_local: Ipv6Addr, now: Duration) -> Option<Self> {
-        let mut best: Vec<&Router> = routers.iter().collect();
-        best.sort_by_key(|router| std::cmp::Reverse(router.advert.preference));
-        best.into_iter().find_map(|router| {
+        preferred(routers).find_map(|router| {
             let makes_addresses = |prefix: &&Prefix| prefix.autonomous && prefix.length == HALF;
             let prefix = router.advert.prefixes.iter().find(makes_addresses)?;
             let identifier = u128::from(link_local) & u128::from(u64::MAX);
@@ -179,6 +177,12 @@ impl Grant {
     }
 }
 
+/// The best first; without a sort, whose code is larger than all else here.
+fn preferred(routers: &[Router]) -> impl Iterator<Item = &Router> {
+    let order = [Preference::High, Preference::Medium, Preference::Low];
+    order.into_iter().flat_map(|preference| routers.iter().filter(move |router| router.advert.preference == preference))
+}
+
 fn add<T: PartialEq>(list: &mut Vec<T>, one: T) {
     if !list.contains(&one) {
         list.push(one);
@@ -242,13 +246,12 @@ fn checked_mtu(mtu: u16, max_mtu: u16, notes: &mut Vec<String>) -> Option<u16> {
 
 /// What is on the link, but for the subnet that comes with the address; then where routers lead, the preferred first.
 fn routes(routers: &[Router], own: (Ipv6Addr, u8)) -> Vec<(Ipv6Addr, u8, Ipv6Addr)> {
-    let mut best: Vec<&Router> = routers.iter().collect();
-    best.sort_by_key(|router| std::cmp::Reverse(router.advert.preference));
     let mut routes: Vec<(Ipv6Addr, u8, Ipv6Addr)> = Vec::new();
-    let prefixes = best.iter().flat_map(|router| &router.advert.prefixes).filter(|prefix| prefix.on_link);
+    let prefixes = preferred(routers).flat_map(|router| &router.advert.prefixes).filter(|prefix| prefix.on_link);
     let near = prefixes.map(|prefix| (prefix.first, prefix.length, Ipv6Addr::UNSPECIFIED));
-    let far = best.iter().flat_map(|router| router.advert.routes.iter().map(|(to, width)| (*to, *width, router.from)));
-    let default = best.iter().filter(|router| router.advert.default_router);
+    let far =
+        preferred(routers).flat_map(|router| router.advert.routes.iter().map(|(to, width)| (*to, *width, router.from)));
+    let default = preferred(routers).filter(|router| router.advert.default_router);
     let default = default.map(|router| (Ipv6Addr::UNSPECIFIED, 0, router.from));
     for route in near.chain(far).chain(default) {
         let to = (route.0, route.1);

@@ -232,9 +232,7 @@ impl Engine for Six {
 
     fn story(&self) -> String {
         let tally = self.client.tally();
-        let shown = |addresses: &std::collections::BTreeSet<Ipv6Addr>| {
-            listed(&addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
-        };
+        let shown = |addresses: &[Ipv6Addr]| listed(&addresses.iter().map(ToString::to_string).collect::<Vec<_>>());
         let last = tally.refused.as_ref().map(|refused| format!(", last: {refused}"));
         format!(
             "{} router solicitations and {} SOLICITs or INFORMATION-REQUESTs sent, {} DHCPv6 messages received{}, routers \

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::{Action, Client, Mode, Sent, Standing, State};
+use super::{Action, Client, Mode, Sent, Standing, State, note};
 use crate::dhcp::Ignored;
 use crate::ipv6::advert::Advertisement;
 use crate::ipv6::grant::{Giver, Grant, Router};
@@ -56,9 +56,7 @@ impl Client {
                 actions.push(Action::Say(Level::Info, described(&router)));
             }
         }
-        if self.tally.routers.len() < MAX_ROUTERS {
-            self.tally.routers.insert(from);
-        }
+        note(&mut self.tally.routers, from, MAX_ROUTERS);
         self.asked = None;
         match self.state {
             State::Soliciting => actions.extend(self.use_routers(now)),

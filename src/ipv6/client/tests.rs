@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::getting::{MAX_OFFERS, REQUESTS};
 use super::routers::MAX_ROUTERS;
 use super::*;

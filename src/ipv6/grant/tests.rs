@@ -1,5 +1,4 @@
 use super::*;
-use crate::ipv6::advert::Preference;
 use crate::ipv6::wire::Status;
 
 fn ip(text: &str) -> Ipv6Addr {
