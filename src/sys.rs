@@ -15,8 +15,9 @@ use nix::unistd::{ForkResult, fork};
 /// # Errors
 /// The process has more threads than one (`EDEADLK`), or the kernel refuses.
 pub(crate) fn fork_single_threaded() -> nix::Result<ForkResult> {
-    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    if threads > 1 {
+    // Without /proc nothing can be said, and nothing is promised.
+    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    if threads != 1 {
         return Err(Errno::EDEADLK);
     }
     // SAFETY: with one thread no lock can be held by a thread that the child does not have.

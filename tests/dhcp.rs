@@ -370,6 +370,29 @@ fn the_port_that_the_firmware_booted_from_is_preferred() {
     other.wait_for_line("DHCPRELEASE(srv0)");
 }
 
+// F8
+#[test]
+fn what_the_kernel_refuses_of_a_lease_is_left_out_and_said() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    lab.script("srv0", move |message| {
+        let kind = match message.kind {
+            Kind::Discover => Kind::Offer,
+            Kind::Request => Kind::Ack,
+            _ => return Vec::new(),
+        };
+        // 172.16.0.255 is on the subnet, and no host.
+        let routes = [24, 10, 7, 7, 172, 16, 0, 255, 24, 10, 8, 8, 172, 16, 0, 254];
+        vec![reply(kind, message, [172, 16, 0, 254], [172, 16, 0, 9]).with(option::CLASSLESS_ROUTES, routes)]
+    });
+    lab.node(|| {
+        let network = bring_up(&settings()).unwrap();
+        assert_eq!(lines("net: eth0: no route to 10.7.7.0/24 through 172.16.0.255: ").len(), 1);
+        assert_eq!(lines("net: eth0: route to 10.8.8.0/24 through 172.16.0.254").len(), 1);
+        network.leave().unwrap();
+    });
+}
+
 // F5
 #[test]
 fn a_nak_starts_again_after_a_growing_delay() {

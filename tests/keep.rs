@@ -144,6 +144,46 @@ fn a_lease_that_nobody_renews_is_taken_off_and_another_one_is_looked_for() {
     });
 }
 
+// F8, F10
+#[test]
+fn a_renewal_that_leaves_out_mask_and_router_changes_neither() {
+    let lab = Lab::new();
+    lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+    lab.script("srv0", move |message| {
+        let whole = |kind| {
+            let answer = reply(kind, message, MASTER, [172, 16, 0, 9]).with(option::ROUTER, MASTER);
+            vec![answer.with(option::LEASE_TIME, 6_u32.to_be_bytes())]
+        };
+        match message.kind {
+            Kind::Discover => whole(Kind::Offer),
+            Kind::Request if message.ciaddr == Ipv4Addr::UNSPECIFIED => whole(Kind::Ack),
+            // By its class the address has 16 bits of prefix. A route is new.
+            Kind::Request => {
+                let mut answer = reply(Kind::Ack, message, MASTER, [172, 16, 0, 9])
+                    .with(option::LEASE_TIME, 6_u32.to_be_bytes())
+                    .with(option::CLASSLESS_ROUTES, [24, 10, 7, 7, 172, 16, 0, 253]);
+                answer.options.remove(&option::SUBNET_MASK);
+                vec![answer]
+            }
+            _ => Vec::new(),
+        }
+    });
+    lab.node(|| {
+        let mut network = bring_up(&settings()).unwrap();
+        let before = ports_and_routes();
+        wait_until("renewed", || lines("dhcp: eth0: lease ").iter().any(|line| line.contains("renewed")));
+        wait_until("routed", || lines("net: eth0: route to 10.7.7.0/24 through 172.16.0.253").len() == 1);
+        let after = ports_and_routes();
+        assert_eq!(after.port("eth0").addresses, ["172.16.0.9/24"]);
+        assert!(before.routes.iter().all(|route| after.routes.contains(route)), "{before:?} {after:?}");
+        assert_eq!(after.routes.len(), before.routes.len() + 1, "{after:?}");
+        assert_eq!(lines("net: eth0 (52:54:00:ac:10:01): address").len(), 0, "never taken away");
+        network.settle().unwrap();
+        assert_eq!((network.lease.prefix, network.lease.routes.len()), (24, 2));
+        network.leave().unwrap();
+    });
+}
+
 // F10
 #[test]
 fn another_server_may_renew_when_the_first_one_is_gone() {

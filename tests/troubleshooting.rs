@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What is followed by a message as a string literal, perhaps in `format!`.
-const SAYING: [&str; 12] = [
+const SAYING: [&str; 17] = [
     "say::error!(",
     "say::warn!(",
     "say::info!(",
@@ -20,6 +20,11 @@ const SAYING: [&str; 12] = [
     ".context(",
     "bail!(",
     "write!(f, ",
+    "Action::Say(",
+    "complain(",
+    "start_again(",
+    "lose(",
+    "let why = ",
 ];
 /// Where the network's messages come from.
 const FOLDERS: [&str; 5] = ["src/net", "src/dhcp", "src/ipv6", "src/lldp", "src/modules"];
@@ -39,8 +44,10 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// The string literal that `code` begins with, if it does, without the line breaks that a backslash hides.
 fn literal(code: &str) -> Option<String> {
-    let code = code.trim_start();
-    let code = code.strip_prefix("format!(").unwrap_or(code).trim_start();
+    let mut code = code.trim_start();
+    for before in ["&", "Level::Error, ", "Level::Warn, ", "Level::Info, ", "format!("] {
+        code = code.strip_prefix(before).unwrap_or(code).trim_start();
+    }
     let mut text = String::new();
     let mut rest = code.strip_prefix('"')?.chars();
     loop {

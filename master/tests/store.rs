@@ -86,7 +86,8 @@ fn the_manifest_is_verified_against_key_and_content() {
     lie(&|m| m.init = None, "its manifest says None");
     lie(&|m| m.sha256 = Digest([7; 32]), "its sha256 is");
     lie(&|m| m.chunks[1].sha256 = Digest([7; 32]), "chunk 1, bytes ");
-    lie(&|m| m.chunks.last_mut().unwrap().unpacked -= 512, "chunk 2, bytes ");
+    let last = format!("chunk {}, bytes ", manifest.chunks.len() - 1);
+    lie(&|m| m.chunks.last_mut().unwrap().unpacked -= 512, &last);
     let rename = |m: &mut Manifest| {
         m.chunks.iter_mut().filter_map(|chunk| chunk.continues.as_mut()).for_each(|file| file.path = "bog".to_owned());
     };

@@ -138,7 +138,7 @@ pub const PARAMS: &[Param] = &[
         group: "Network",
         value: "IP",
         default: "the lease's",
-        meaning: "a name server to ask before the lease's, in stage 2 too, of either family; may be given several times",
+        meaning: "a name server to ask before the lease's, of either family; in stage 2 it stands in /etc/resolv.conf where the image leaves that open, and in the network's configuration where the address is that of `ip=`; may be given several times",
         set: |config, value| address(value).map(|server| config.net.nameservers.push(server)),
     },
     Param {

@@ -48,9 +48,14 @@ pub(super) fn apply(links: &Links, port: &Port, lease: &Lease) -> anyhow::Result
 fn try_apply(links: &Links, port: &Port, lease: &Lease, changes: &mut Changes) -> anyhow::Result<()> {
     let index = port.index();
     if let Some(mtu) = lease.mtu.map(u32::from).filter(|mtu| *mtu != port.mtu()) {
-        links.set_mtu(index, mtu).with_context(|| format!("setting MTU {mtu}"))?;
-        changes.mtu = Some(port.mtu());
-        wait_for_carrier(links, port)?;
+        // What a VLAN or a bond says that it can do is not always what the port below can.
+        match links.set_mtu(index, mtu) {
+            Ok(()) => {
+                changes.mtu = Some(port.mtu());
+                wait_for_carrier(links, port)?;
+            }
+            Err(error) => say::warn!("net: {}: MTU {mtu} is not set, it stays {}: {error}", port.name(), port.mtu()),
+        }
     }
     let (address, prefix) = (lease.address, lease.prefix);
     let listener = match address {
@@ -66,17 +71,25 @@ fn try_apply(links: &Links, port: &Port, lease: &Lease, changes: &mut Changes) -
     if let Some(listener) = listener {
         listener.wait_until_ours(links)?;
     }
-    for route in &lease.routes {
+    add_routes(links, port, &lease.routes, changes);
+    Ok(())
+}
+
+/// Gives the port these routes. One that the kernel refuses is left out, and said.
+pub(super) fn add_routes(links: &Links, port: &Port, routes: &[(IpAddr, u8, IpAddr)], changes: &mut Changes) {
+    for route in routes {
         let (to, width, gateway) = *route;
-        let adding = || format!("adding route {to}/{width} through {gateway}");
-        if links.add_route(index, *route).with_context(adding)? {
-            say::info!("net: {}: route to {to}/{width} through {gateway}", port.name());
-            changes.routes.push(*route);
-        } else {
-            say::info!("net: {}: a route to {to}/{width} exists already", port.name());
+        match links.add_route(port.index(), *route) {
+            Ok(true) => {
+                say::info!("net: {}: route to {to}/{width} through {gateway}", port.name());
+                changes.routes.push(*route);
+            }
+            Ok(false) => say::info!("net: {}: a route to {to}/{width} exists already", port.name()),
+            Err(error) => {
+                say::warn!("net: {}: no route to {to}/{width} through {gateway}: {error}", port.name());
+            }
         }
     }
-    Ok(())
 }
 
 fn wait_for_carrier(links: &Links, port: &Port) -> anyhow::Result<()> {
@@ -154,19 +167,22 @@ fn in_use(address: Ipv6Addr, port: &Port, by: Option<Hardware>) -> anyhow::Error
     )
 }
 
-/// Undoes `changes`.
+/// Undoes `changes`, each whatever becomes of the others.
 pub(super) fn take_back(links: &Links, port: &Port, changes: &Changes) -> anyhow::Result<()> {
     let index = port.index();
+    let mut outcome = Ok(());
     for route in changes.routes.iter().rev() {
         let (to, width, _) = route;
-        links.delete_route(index, *route).with_context(|| format!("deleting the route to {to}/{width}"))?;
+        let deleted = links.delete_route(index, *route);
+        outcome = outcome.and(deleted.with_context(|| format!("deleting the route to {to}/{width}")));
     }
     if let Some((address, prefix)) = changes.address {
-        links.delete_address(index, address, prefix).with_context(|| format!("deleting address {address}"))?;
+        let deleted = links.delete_address(index, address, prefix);
+        outcome = outcome.and(deleted.with_context(|| format!("deleting address {address}")));
     }
     changes.switches.iter().for_each(Switches::put_back);
     if let Some(mtu) = changes.mtu {
-        links.set_mtu(index, mtu).with_context(|| format!("setting MTU {mtu}"))?;
+        outcome = outcome.and(links.set_mtu(index, mtu).with_context(|| format!("setting MTU {mtu}")));
     }
-    Ok(())
+    outcome
 }

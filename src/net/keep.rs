@@ -19,6 +19,7 @@ use super::link::Links;
 use super::port::Port;
 use super::wait;
 use crate::lease::Lease;
+use crate::mac::Hardware;
 use crate::say;
 
 /// How often the port's carrier is looked at.
@@ -36,6 +37,8 @@ pub(super) struct Kept {
     changes: Option<Changes>,
     /// The latest lease.
     lease: Lease,
+    /// The MACs of this machine: Linux answers on every port for the addresses of all.
+    own: Vec<Hardware>,
     /// What the port's times count from.
     started: Instant,
     /// Takes what the kernel would otherwise answer with "port unreachable": it sees replies to the port's address too.
@@ -56,7 +59,7 @@ impl Kept {
         match configure::apply(&links, &port, &lease) {
             Ok(changes) => {
                 let sink = sink(&lease);
-                Ok(Self { links, port, changes: Some(changes), lease, started, sink })
+                Ok(Self { links, port, changes: Some(changes), lease, own: Vec::new(), started, sink })
             }
             Err(error) => Err(Box::new((links, port, error))),
         }
@@ -97,8 +100,7 @@ impl Kept {
             if wait::is_closed(stop) {
                 return;
             }
-            // An address that is being checked is on no port of ours: the one before it is taken away at its end.
-            self.port.receive(&self.links, self.started.elapsed(), &[]);
+            self.port.receive(&self.links, self.started.elapsed(), &self.own);
         }
     }
 
@@ -107,13 +109,14 @@ impl Kept {
             Ok(list) => {
                 let carrier = list.iter().any(|link| link.index == self.port.index() && link.carrier);
                 self.port.carrier(&self.links, carrier, now);
+                self.own = list.iter().filter_map(|link| link.mac).chain([self.port.mac()]).collect();
             }
             Err(error) => say::warn!("net: listing network ports: {error}"),
         }
     }
 
-    /// Makes the port have the address that the client has a lease of. Routes and MTU stay those of the boot: an answer
-    /// that leaves them out must not stop a download.
+    /// Makes the port have the address that the client has a lease of. Its subnet, routes and MTU stay those of the boot:
+    /// an answer that leaves them out must not stop a download. Routes that are new are added.
     fn follow(&mut self) {
         let Some(lease) = self.port.lease() else {
             if self.changes.is_some() {
@@ -122,9 +125,12 @@ impl Kept {
             }
             return;
         };
-        let same = (lease.address, lease.prefix) == (self.lease.address, self.lease.prefix);
-        if self.changes.is_some() && same {
-            self.lease = lease;
+        if let Some(changes) = self.changes.as_mut().filter(|_| lease.address == self.lease.address) {
+            let old = &self.lease;
+            let new: Vec<_> = lease.routes.iter().copied().filter(|route| !old.routes.contains(route)).collect();
+            configure::add_routes(&self.links, &self.port, &new, changes);
+            let routes = old.routes.iter().copied().chain(new).collect();
+            self.lease = Lease { prefix: old.prefix, routes, ..lease };
             return;
         }
         self.complain_about("taking the address of before away", Self::unconfigure);

@@ -257,15 +257,16 @@ impl Port {
     /// Takes the port down if it was found down, and gives it back its own MAC.
     pub(super) fn put_back(&self, links: &Links) -> io::Result<()> {
         let index = self.link.index;
-        self.engine.as_ref().map_or(Ok(()), |engine| engine.put_back(links))?;
+        let engine = self.engine.as_ref().map_or(Ok(()), |engine| engine.put_back(links));
         let own = self.link.mac.filter(|own| *own != self.mac);
         if self.link.up && own.is_none() {
-            return Ok(());
+            return engine;
         }
         say::info!("net: {} is taken down again", self.title());
-        links.set_down(index)?;
-        own.map_or(Ok(()), |mac| links.set_mac(index, mac))?;
-        if self.link.up { links.set_up(index) } else { Ok(()) }
+        let down = links.set_down(index);
+        let own = own.map_or(Ok(()), |mac| links.set_mac(index, mac));
+        let up = if self.link.up { links.set_up(index) } else { Ok(()) };
+        engine.and(down).and(own).and(up)
     }
 
     /// What the port did and saw, in one line.

@@ -86,7 +86,8 @@ struct Phase {
 
 impl Phase {
     fn of(ports: &[Port], settings: &Settings) -> Self {
-        match ports.iter().filter_map(Port::first_carrier).min() {
+        // The port that gets it last may be the one that is served.
+        match ports.iter().filter_map(Port::first_carrier).max() {
             None => Self { carrier: false, since: Duration::ZERO, end: settings.carrier },
             Some(since) => Self { carrier: true, since, end: since.saturating_add(settings.dhcp) },
         }

@@ -50,19 +50,22 @@ impl Names {
             Next::Give(link, name) => (link, name),
         };
         let renaming = || format!("renaming {} to {name}", link.name);
+        // Before it is tried: a port that has the name and does not come up again is put back too.
+        self.given.push((link.index, link.name.clone()));
         set(links, link, &name).advise(renaming(), "look at the kernel log; or leave out ifname=")?;
         say::info!("net: {} is {name} now (ifname=)", link.name);
         if looks_like_the_kernels(&name) {
             say::warn!("net: ifname={name}: the kernel gives such names itself; better use one of another kind");
         }
-        self.given.push((link.index, link.name.clone()));
         Ok(true)
     }
 
     fn next<'a>(&self, list: &'a [Link]) -> Next<'a> {
         for Rename { name, mac } in &self.wanted {
-            // VLANs and bonds share the MAC of a port below them.
-            let has = |link: &&Link| choose::is_port(link) && link.mac.is_some_and(|own| own.is_called(mac));
+            // VLANs and bonds share the MAC of a port below them, and a bond's ports the MAC of the first.
+            let has = |link: &&Link| {
+                choose::is_port(link) && !link.enslaved && link.mac.is_some_and(|own| own.is_called(mac))
+            };
             let ports: Vec<&Link> = list.iter().filter(has).collect();
             match ports.as_slice() {
                 [port] if port.name == *name => {}
@@ -92,7 +95,7 @@ impl Names {
         let mut outcome = Ok(());
         for (index, name) in self.given.drain(..).rev() {
             let list = links.list().context("listing network ports")?;
-            let Some(link) = list.iter().find(|link| link.index == index) else { continue };
+            let Some(link) = list.iter().find(|link| link.index == index && link.name != name) else { continue };
             outcome = outcome.and(set(links, link, &name).with_context(|| format!("renaming {} to {name}", link.name)));
         }
         outcome
@@ -146,6 +149,9 @@ mod tests {
         let twins = [first.clone(), Link { mac: first.mac, ..second }];
         let Next::Refuse(what, _) = names(&[("lan0", "02:00:00:00:00:01")]).next(&twins) else { panic!() };
         assert_eq!(what, "ifname=lan0:02:00:00:00:00:01: that is the MAC of eth0 and eth1");
+        // A bond gives its ports the MAC of the first.
+        let in_bond = twins.map(|link| Link { enslaved: true, ..link });
+        assert_eq!(names(&[("lan0", "02:00:00:00:00:01")]).next(&in_bond), Next::Nothing);
     }
 
     #[test]

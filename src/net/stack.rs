@@ -75,7 +75,8 @@ impl Stack {
         }
     }
 
-    /// Names ports, and makes what can be made on the links that there are. True when that changed something: the list is stale then.
+    /// Names ports, and makes what can be made on the links that there are. True when that changed something: the list is
+    /// stale then.
     ///
     /// # Errors
     /// The kernel refuses, or has a device of that name already.
@@ -122,6 +123,8 @@ impl Stack {
         let changed = !ports.is_empty();
         for port in ports {
             let joining = || format!("making {} a port of {name}", port.name);
+            // Before anything is tried: what fails half-way is put back too.
+            self.used.push(Used { link: port.clone(), by: name.clone() });
             // The kernel takes ports that are down, and brings them up itself.
             if port.up {
                 links.set_down(port.index).with_context(joining)?;
@@ -134,7 +137,6 @@ impl Stack {
                     .with_context(|| format!("making {} the primary port", port.name))?;
             }
             say::info!("net: {} is a port of {name}", port.name);
-            self.used.push(Used { link: port, by: name.clone() });
         }
         Ok(changed)
     }
