@@ -140,7 +140,8 @@ impl<'a> Listener<'a> {
                 Some((_, Claim::Asked)) => {
                     bail!("the kernel does not know after {} s whether {address} is in use", CHECK.as_secs())
                 }
-                Some((_, Claim::Refused)) => return Err(in_use(address, self.port, taken)),
+                // What made the kernel refuse it may have come since the look before.
+                Some((_, Claim::Refused)) => return Err(in_use(address, self.port, taken.or_else(|| self.taken_by()))),
                 None => bail!("the kernel has taken {address} away again"),
             }
         }
