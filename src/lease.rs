@@ -163,6 +163,19 @@ pub(crate) fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
 }
 
+/// An MTU that a server or router names: none below `smallest`, and no more than the port can have. `notes` has what was
+/// changed, a sentence each.
+pub(crate) fn checked_mtu(mtu: u16, smallest: u16, max_mtu: u16, notes: &mut Vec<String>) -> Option<u16> {
+    if mtu < smallest {
+        notes.push(format!("MTU {mtu} ignored: below {smallest}"));
+        return None;
+    }
+    if mtu > max_mtu {
+        notes.push(format!("MTU {mtu} clamped to {max_mtu}, the most this port can do"));
+    }
+    Some(mtu.min(max_mtu))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

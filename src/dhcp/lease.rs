@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::search;
 use super::wire::{Message, option};
-use crate::lease::is_name;
+use crate::lease::{checked_mtu, is_name};
 
 /// As little as a server can mean: one of 0 s or 1 s would be renewed without end.
 const SHORTEST: Duration = Duration::from_secs(5);
@@ -245,15 +245,7 @@ pub(crate) fn shown(text: &str) -> String {
 }
 
 fn mtu(message: &Message, max_mtu: u16, notes: &mut Vec<String>) -> Option<u16> {
-    let mtu = u16::from_be_bytes(message.fixed(option::MTU)?);
-    if mtu < SMALLEST_MTU {
-        notes.push(format!("MTU {mtu} ignored: below {SMALLEST_MTU}"));
-        return None;
-    }
-    if mtu > max_mtu {
-        notes.push(format!("MTU {mtu} clamped to {max_mtu}, the most this port can do"));
-    }
-    Some(mtu.min(max_mtu))
+    checked_mtu(u16::from_be_bytes(message.fixed(option::MTU)?), SMALLEST_MTU, max_mtu, notes)
 }
 
 fn time(message: &Message, notes: &mut Vec<String>) -> Option<Duration> {

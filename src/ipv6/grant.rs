@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::advert::{Advertisement, Preference, Prefix, network};
 use super::wire::{Association, Granted, Options, option};
 use crate::dhcp::search;
-use crate::lease::{self, is_name};
+use crate::lease::{self, checked_mtu, is_name};
 
 /// The same as everybody's, with addresses of this family only.
 pub type Lease = lease::Lease<Ipv6Addr>;
@@ -168,7 +168,7 @@ impl Grant {
             }
         }
         let mtus = adverts().filter_map(|advert| advert.mtu).filter_map(|mtu| u16::try_from(mtu).ok());
-        lease.mtu = mtus.min().and_then(|mtu| checked_mtu(mtu, max_mtu, &mut notes));
+        lease.mtu = mtus.min().and_then(|mtu| checked_mtu(mtu, SMALLEST_MTU, max_mtu, &mut notes));
         if self.giver != Giver::Nobody {
             lease.routes = routes(routers, (network(self.address, self.prefix), self.prefix));
         }
@@ -231,17 +231,6 @@ fn renewals(association: &Association, time: Duration, notes: &mut Vec<String>) 
         time.as_secs()
     ));
     usual
-}
-
-fn checked_mtu(mtu: u16, max_mtu: u16, notes: &mut Vec<String>) -> Option<u16> {
-    if mtu < SMALLEST_MTU {
-        notes.push(format!("MTU {mtu} ignored: below {SMALLEST_MTU}"));
-        return None;
-    }
-    if mtu > max_mtu {
-        notes.push(format!("MTU {mtu} clamped to {max_mtu}, the most this port can do"));
-    }
-    Some(mtu.min(max_mtu))
 }
 
 /// What is on the link, but for the subnet that comes with the address; then where routers lead, the preferred first.

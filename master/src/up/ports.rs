@@ -1,5 +1,5 @@
-//! Whether the interface is there, and DHCP and TFTP are free. dnsmasq shares its ports with any program that does the same, so two
-//! of them would start without a word and both answer the nodes.
+//! Whether the interface is there, and DHCP and TFTP are free. dnsmasq shares its ports with any program that does the same,
+//! so two of them would start without a word and both answer the nodes.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4};
