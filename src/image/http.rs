@@ -11,10 +11,10 @@ use ureq::config::Config;
 use ureq::http::{HeaderMap, Response as Head, StatusCode, Uri, header};
 use ureq::typestate::WithoutBody;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Connector as _, NextTimeout, TcpConnector};
+use ureq::unversioned::transport::{Connector as _, NextTimeout};
 use ureq::{Agent, Body, RequestBuilder, ResponseExt as _};
 
-use super::deadline::{Deadline, Timely};
+use super::line::{Body as Straight, Line};
 use super::resume::{self, Answer, Version};
 use super::secure::Secure;
 use super::{Resolve, Sources, redirect};
@@ -107,8 +107,8 @@ impl Client {
     /// # Errors
     /// There is no 200, 206 or 416 with an unencoded body.
     pub(super) fn get(&self, url: &str, span: Option<Span<'_>>) -> Result<Response, Refusal> {
-        let deadline = Deadline::default();
-        let response = self.follow(url, span, &deadline)?;
+        let line = Line::default();
+        let response = self.follow(url, span, &line)?;
         let url = response.get_uri().to_string();
         let status = response.status();
         let headers = response.headers();
@@ -135,15 +135,17 @@ impl Client {
                 )));
             }
         }
-        let body = Timely { body: response.into_body().into_reader(), deadline, limit: self.stall };
+        let encrypted = response.get_uri().scheme_str() != Some("http");
+        let plain = response.body().content_length().filter(|_| !encrypted);
+        let body = Straight::new(response.into_body().into_reader(), line, self.stall, plain);
         Ok(Response { answer, url, body: Box::new(body) })
     }
 
     /// The first answer that is no redirect.
-    fn follow(&self, url: &str, span: Option<Span<'_>>, deadline: &Deadline) -> Result<Head<Body>, Refusal> {
+    fn follow(&self, url: &str, span: Option<Span<'_>>, line: &Line) -> Result<Head<Body>, Refusal> {
         let names = Names { resolve: Arc::clone(&self.resolve) };
         let secure = Secure { config: self.tls.clone() };
-        let connector = ().chain(TcpConnector::default()).chain(deadline.clone()).chain(secure);
+        let connector = ().chain(line.clone()).chain(secure);
         let agent = Agent::with_parts(self.config.clone(), connector, names);
         let mut url = url.to_owned();
         for _ in 0..=REDIRECTS {
