@@ -1,7 +1,6 @@
 //! The mounts of stage 1: the kernel's own file systems, and the tmpfs that becomes the root.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -17,9 +16,6 @@ const PAGE: u64 = 4096;
 const RESERVE: u64 = 128 * MIB;
 /// What the kernel needs for a file of a tmpfs besides its data: inode, directory entry, and the slabs' waste.
 const INODE: u64 = 1024;
-/// For pages as large as what is written at once and as the file will hold: a tenth of the time of unpacking (since Linux
-/// 6.14). Not "always": then a small file takes 2 MiB.
-const LARGE_PAGES: &str = "huge=within_size";
 
 /// Mounts /proc, /sys, /dev and /run below `root` (`/` but in tests); what is mounted already stays.
 ///
@@ -191,25 +187,11 @@ pub fn root_tmpfs(target: &Path, options: &TmpfsOptions, needs: Needs) -> Result
     });
     let data = options.data(memory, memory_nodes, needs);
     fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()))?;
-    tmpfs(target, &data).advise(
+    Mount::builder().fstype("tmpfs").data(&data).mount("rootstream", target).advise(
         format!("mounting a tmpfs ({data}) for the image"),
         "correct rootstream.tmpfs= (its options are in tmpfs(5))",
     )?;
     say::info!("image: root is a tmpfs of {} MiB ({} MiB available)", memory_size(&data), memory.available / MIB);
-    Ok(())
-}
-
-/// Mounts a tmpfs with these options; they come before what is good for an image and the kernel can do.
-///
-/// # Errors
-/// The kernel refuses the options.
-pub fn tmpfs(target: &Path, data: &str) -> io::Result<()> {
-    let mount = |data: &str| Mount::builder().fstype("tmpfs").data(data).mount("rootstream", target);
-    let asked = data.split(',').any(|option| option.starts_with("huge="));
-    if !asked && mount(&format!("{data},{LARGE_PAGES}")).is_ok() {
-        return Ok(());
-    }
-    mount(data)?;
     Ok(())
 }
 

@@ -18,7 +18,6 @@ use common::published::from_store;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::sys::statvfs::statvfs;
 use nix::unistd::mkfifo;
 use rootstream::cmdline::{self, Config};
 use rootstream::facts::NodeFacts;
@@ -27,7 +26,6 @@ use rootstream::image::manifest::{Chunk, Digest, FORMAT, Manifest, Media};
 use rootstream::image::{
     self, Anchors, MOUNTED_IMAGE, Machine, Mounting, Settings, Sources, Tally, Trust, Unpack, VerifiedRoot,
 };
-use rootstream::mounts;
 use rootstream_lab::faulty::{Server, answer};
 use rootstream_lab::tree::compare_trees;
 use sha2::{Digest as _, Sha256};
@@ -385,23 +383,4 @@ fn a_file_system_that_is_replaced_on_the_way_is_stored_anew() {
     let node = Node::new("64k");
     let root = node.boot(&common::settings(&[server.unwrap().url("/image")])).unwrap();
     assert_eq!(fs::read_to_string(root.path().join("etc/other")).unwrap(), "other");
-}
-
-#[test]
-fn a_root_has_pages_as_large_as_its_files_unless_asked_otherwise() {
-    let node = Node::new("1m");
-    let known = Path::new("/sys/kernel/mm/transparent_hugepage").exists();
-    for (asked, large) in [("size=8m", known), ("size=8m,huge=never", false)] {
-        let root = node.folder.path().join(asked);
-        fs::create_dir(&root).unwrap();
-        mounts::tmpfs(&root, asked).unwrap();
-        let mounted = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        let line = mounted.lines().find(|line| line.contains(&format!("{} ", root.display()))).unwrap();
-        assert_eq!(line.contains("huge=within_size"), large, "{line}");
-        for size in [1, 4097, 70_000] {
-            fs::write(root.join(size.to_string()), vec![1; size]).unwrap();
-        }
-        let free = statvfs(&root).unwrap();
-        assert_eq!(free.blocks() - free.blocks_free(), 1 + 2 + 18, "pages of 4 KiB, with {asked}");
-    }
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
-use rootstream::mounts;
 use rootstream_lab::namespace::enter_private_network;
 use rootstream_lab::packages::unpacked;
 
@@ -92,12 +91,7 @@ pub fn around_the_image(run: &Run) -> Option<f64> {
 /// One run into a tmpfs of its own.
 fn run(way: &Way, image: &Image, init: &Path, root: &Path) -> Result<Run> {
     let url = format!("http://{ADDRESS}/{}", image.packed(way.packing)?.path);
-    let options = "size=80%";
-    if way.agent {
-        mounts::tmpfs(root, options).context("mounting a tmpfs as a node does")?;
-    } else {
-        mount(Some("bench"), root, Some("tmpfs"), MsFlags::empty(), Some(options)).context("mounting a tmpfs")?;
-    }
+    mount(Some("bench"), root, Some("tmpfs"), MsFlags::empty(), Some("size=80%")).context("mounting a tmpfs")?;
     let (init, place) = (init.to_string_lossy(), root.to_string_lossy());
     let run = measure(way.command, &[("URL", url.as_str()), ("ROOT", &place), ("INIT", &init)]);
     let found = count(root);

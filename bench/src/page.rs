@@ -76,8 +76,7 @@ const HEAD: &str = "\
 
 - Each way brings the same image from nginx on loopback, which shares the processor, into a fresh tmpfs. The agent runs as
   `init rehearse`, the code that a node boots with; decoding, digests (no signature), owners, modes, times and extended attributes
-  included. After each run the tree's entries are counted. The tmpfs has the options that it has on a node: the agent's
-  `huge=within_size`, the others', which write in small pieces, none.
+  included. After each run the tree's entries are counted.
 - The ways take turns, each before other work on the machine as far as the kernel lets it (sched(7), autogroups). Ratios
   are medians of each round's own ratio, so that a machine that is slow for a while is slow for both sides. CPU seconds are
   user and system time of all of a way's processes, without nginx.

@@ -101,7 +101,7 @@ pub const PARAMS: &[Param] = &[
         name: "rootstream.tmpfs",
         group: "Image",
         value: "OPTION=VALUE[,…]",
-        default: "size: half the memory, or a quarter more than a published image needs where that is more, at most what is available less 128 MiB; nr_inodes: an inode for every second page of memory, or twice a published image's; mpol=interleave on machines with several memory nodes; huge=within_size where the kernel has such pages",
+        default: "size: half the memory, or a quarter more than a published image needs where that is more, at most what is available less 128 MiB; nr_inodes: an inode for every second page of memory, or twice a published image's; mpol=interleave on machines with several memory nodes",
         meaning: "mount options of the root's tmpfs (with a squashfs or erofs image: of the tmpfs that takes what the node writes): `size`, `nr_inodes`, `mpol`, `huge`, `mode` (tmpfs(5))",
         set: |config, value| TmpfsOptions::parse(value).map(|options| config.tmpfs = options),
     },

@@ -14,7 +14,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector as _, NextTimeout};
 use ureq::{Agent, Body, RequestBuilder, ResponseExt as _};
 
-use super::line::{Body as Straight, Line};
+use super::line::{Direct, Line};
 use super::resume::{self, Answer, Version};
 use super::secure::Secure;
 use super::{Resolve, Sources, redirect};
@@ -137,7 +137,7 @@ impl Client {
         }
         let encrypted = response.get_uri().scheme_str() != Some("http");
         let plain = response.body().content_length().filter(|_| !encrypted);
-        let body = Straight::new(response.into_body().into_reader(), line, self.stall, plain);
+        let body = Direct::new(response.into_body().into_reader(), line, self.stall, plain);
         Ok(Response { answer, url, body: Box::new(body) })
     }
 

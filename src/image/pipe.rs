@@ -28,7 +28,7 @@ impl Block {
         Self { bytes: vec![0; room + 2 * PAGE].into_boxed_slice(), start: 0, filled: 0 }
     }
 
-    /// Makes it empty, for bytes that begin at this offset of the file.
+    /// Makes it empty, for bytes that begin at this offset of the file. There is room for any beginning.
     fn begin(&mut self, offset: usize) {
         self.start = self.bytes.as_ptr().align_offset(PAGE).min(PAGE) + offset % PAGE;
         self.filled = 0;
