@@ -32,7 +32,7 @@ const TRUST_KEY: &str = "site.pub";
 const SITE_TOML: &str = include_str!("../site/site.toml");
 const IMAGE_TOML: &str = include_str!("../site/compute.toml");
 /// What `rootstream site new` writes, for a site that is older than this file too.
-const DHCP_NETWORK: &str = include_str!("../../master/src/starter/20-dhcp.network");
+const DHCP_NETWORK: &str = include_str!("../../master/src/site/starter/20-dhcp.network");
 const PATIENCE_CONF: &str = include_str!("../site/patience.conf");
 
 /// The lab's files and the companion that works on them.

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod built;
 mod canon;
+mod command;
 mod filesystem;
 pub mod list;
 mod overlay;
@@ -14,5 +15,6 @@ pub mod store;
 mod survey;
 pub mod verify;
 
+pub(crate) use command::{Command, Secrets, image_name};
 pub use survey::Survey;
 pub(crate) use survey::plain;

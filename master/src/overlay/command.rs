@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use super::{Format, build, publish};
-use crate::cli::Secrets;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
+use crate::image::Secrets;
 use crate::progress::megabytes;
 use crate::say;
 

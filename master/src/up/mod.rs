@@ -6,9 +6,7 @@ mod dnsmasq;
 mod entity;
 mod files;
 pub mod http;
-mod overlays;
 mod ports;
-mod pxelinux;
 mod range;
 
 use std::io::ErrorKind;
@@ -24,7 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::config::nodes::Nodes;
 use crate::config::site::Site;
-use crate::say;
+use crate::{menu, say};
 use dnsmasq::Dnsmasq;
 use http::Server;
 
@@ -62,7 +60,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
     let server = Server::new(site, listener)?;
     ports::refuse_taken(network.interface(), network.address.address)?;
     // Not before the ports are ours: another `up` may be serving these menus.
-    pxelinux::write(site, nodes, port)?;
+    menu::write(site, nodes, port)?;
     let (end, ended) = oneshot::channel::<()>();
     let server = tokio::spawn(server.run(
         async move {
@@ -112,7 +110,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
 /// Reads the nodes and the newest builds again; returns how many nodes there are.
 fn reload(site: &Site, dnsmasq: &Dnsmasq, port: u16) -> Result<usize> {
     let nodes = Nodes::of(site)?;
-    pxelinux::write(site, &nodes, port)?;
+    menu::write(site, &nodes, port)?;
     dnsmasq.reload(&nodes)?;
     Ok(nodes.iter().count())
 }

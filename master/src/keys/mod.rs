@@ -1,6 +1,8 @@
 //! The site's keys: `keys/NAME.key` signs images, and nodes believe what a `keys/NAME.pub` verifies. Both are
 //! files of minisign(1).
 
+mod command;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -15,6 +17,8 @@ use rootstream::image::trust::{Keys, SignatureFile};
 use crate::aside;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
+
+pub(crate) use command::Command;
 
 /// Larger files are no keys.
 const LIMIT: u64 = 64 << 10;

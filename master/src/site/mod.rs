@@ -1,0 +1,6 @@
+//! Sites: making one.
+
+mod command;
+mod starter;
+
+pub(crate) use command::Command;
