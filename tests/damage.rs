@@ -1,8 +1,9 @@
 //! Any bit flipped anywhere in what a server holds ends in a refusal or in the right tree, never in a wrong one.
 //!
-//! Every bit of manifest and signature goes through the very functions that an installation asks; some of them, every
-//! bit of the pointer, and the files, go through whole installations from a server on loopback. That bits of the file
-//! and of an unsigned manifest make no other tree is also tested below HTTP, in `src/image/fuzzing/tests.rs`.
+//! Every bit of manifest and signature goes through the very functions that an installation asks. Some of them, and of
+//! those of the pointer and the files, others in each run, go through whole installations from a server on loopback. That
+//! bits of the file and of an unsigned manifest make no other tree is also tested below HTTP, in
+//! `src/image/fuzzing/tests.rs`.
 
 // clippy.toml allows these inside test functions only; a test's helpers are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -16,6 +17,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::published::{Image, from_store, gzip, publish, zstd};
 use minisign::KeyPair;
@@ -104,6 +106,12 @@ fn install(settings: &Settings, keys: &Keys) -> anyhow::Result<(TempDir, Verifie
     let unpack = Unpack { owners: true, workers: 2, mount: None };
     let verified = common::install_trusting(&anchors, settings, unpack, root.path(), &mut Tally::default())?;
     Ok((root, verified))
+}
+
+/// Every bit at this distance. Each run begins at another one, so that in time all are tried; a failure names its bit.
+fn sample(bits: usize, step: usize) -> impl Iterator<Item = usize> {
+    let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos() as usize % step;
+    (first..bits).step_by(step)
 }
 
 /// What flips led to.
@@ -202,7 +210,7 @@ fn a_flipped_bit_anywhere_in_a_store_makes_no_other_tree() {
         (file.as_str(), 157, &asked, &untrusting),
     ] {
         let mut outcomes = Outcomes::default();
-        for bit in (0..store.bits(path)).step_by(step) {
+        for bit in sample(store.bits(path), step) {
             let installed = store.flipped(path, bit, || install(settings, keys));
             outcomes.note(tree.path(), installed, &format!("{path}, bit {bit}"));
         }
@@ -225,7 +233,7 @@ fn a_flipped_bit_in_chunks_of_gzip_makes_no_other_tree() {
     let (root, _) = install(&settings, &keys).unwrap();
     assert!(compare_trees(tree.path(), root.path()).unwrap().is_empty());
     let mut outcomes = Outcomes::default();
-    for bit in (0..store.bits(&file)).step_by(401) {
+    for bit in sample(store.bits(&file), 401) {
         let installed = store.flipped(&file, bit, || install(&settings, &keys));
         outcomes.note(tree.path(), installed, &format!("{file}, bit {bit}"));
     }
@@ -240,7 +248,7 @@ fn a_bit_flipped_on_the_way_once_costs_a_chunk_and_no_more() {
     let tree = tree();
     let (pair, keys) = keys();
     let (image, files) = published(tree.path(), &pair);
-    for bit in (0..image.file.len() * 8).step_by(701) {
+    for bit in sample(image.file.len() * 8, 701) {
         let mut bad = files.clone();
         bad.get_mut(&format!("/c/{}", image.manifest.file)).unwrap()[bit / 8] ^= 1 << (bit % 8);
         let good = files.clone();
@@ -266,7 +274,7 @@ fn a_flipped_bit_of_a_plain_image_is_refused_by_its_digest() {
         let settings = Settings { sha256: Some(digest), ..common::settings(&[store.server.url(name)]) };
         install(&settings, &Keys::default()).unwrap();
         let mut outcomes = Outcomes::default();
-        for bit in (0..store.bits(name)).step_by(19) {
+        for bit in sample(store.bits(name), 19) {
             let installed = store.flipped(name, bit, || install(&settings, &Keys::default()));
             outcomes.note(tree.path(), installed, &format!("{name}, bit {bit}"));
         }

@@ -62,10 +62,9 @@ fn remove_others(folder: &Path, menus: &BTreeMap<String, String>) -> Result<()> 
 fn menu(entry: &Entry) -> String {
     match &entry.linux {
         Ok(linux) => boot(linux),
-        Err(why) => format!(
-            "DEFAULT none\nPROMPT 0\nSAY rootstream: {}: {why}\nLABEL none\n  LOCALBOOT -1\n",
-            entry.who()
-        ),
+        Err(why) => {
+            format!("DEFAULT none\nPROMPT 0\nSAY rootstream: {}: {why}\nLABEL none\n  LOCALBOOT -1\n", entry.who())
+        }
     }
 }
 
