@@ -221,11 +221,8 @@ impl Edit {
         let gone = nodes.remove(at);
         let above = gone.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
         // A paragraph by itself is about more than this node, and so is the file's heading.
-        let kept = if at == 0 {
-            above
-        } else {
-            above.trim_start_matches('\n').rfind("\n\n").and_then(|end| above.get(..end + 2)).unwrap_or_default()
-        };
+        let kept =
+            if at == 0 { above } else { above.rfind("\n\n").and_then(|end| above.get(..end + 2)).unwrap_or_default() };
         if kept.trim().is_empty() {
             return Ok(());
         }
