@@ -185,6 +185,9 @@ impl<'a> Adding<'a> {
     }
 
     fn run(mut self, site: &Site, log: &mut Log) -> Result<()> {
+        if self.args.watch {
+            say::note("waiting for machines that ask; switch them on one after the other, Ctrl-C ends it");
+        }
         loop {
             log.read()?;
             while let (Some(sighting), Some((name, ip))) = (self.next(site, log)?, self.waiting.front().cloned()) {
