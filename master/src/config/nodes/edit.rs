@@ -141,6 +141,8 @@ fn read(key: &str, text: &str) -> Result<Value, Wrong> {
 #[derive(Debug)]
 pub(crate) struct Edit {
     document: DocumentMut,
+    /// Whether the nodes, and no group, are at the file's end.
+    ends_with_nodes: bool,
 }
 
 impl Edit {
@@ -154,7 +156,8 @@ impl Edit {
         if nodes.is_some_and(|item| !item.is_array_of_tables()) {
             anyhow::bail!("`node` in nodes.toml is a list in brackets; write each node as [[node]]");
         }
-        Ok(Self { document })
+        let ends_with_nodes = last(document.as_table(), true) >= last(document.as_table(), false);
+        Ok(Self { document, ends_with_nodes })
     }
 
     /// The file's text.
@@ -185,13 +188,11 @@ impl Edit {
             put(&mut table, setting)?;
         }
         // An empty line before each entry; comments at the file's end stay above it.
-        let at_end = last(self.document.as_table(), true) >= last(self.document.as_table(), false);
-        let prefix = if at_end {
+        let prefix = if self.ends_with_nodes {
             let trailing = self.document.trailing().as_str().unwrap_or_default().to_owned();
             self.document.set_trailing("");
-            let before = self.document.to_string();
-            let gap = (before.is_empty() && trailing.trim().is_empty()) || trailing.ends_with("\n\n");
-            format!("{trailing}{}", if gap { "" } else { "\n" })
+            let is_first = self.document.as_table().is_empty() && trailing.trim().is_empty();
+            format!("{trailing}{}", if is_first || trailing.ends_with("\n\n") { "" } else { "\n" })
         } else {
             "\n".to_owned()
         };

@@ -9,6 +9,7 @@ mod boot_path;
 mod edit;
 mod taken;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -194,8 +195,13 @@ impl Nodes {
                 || site.built().join(format!("{name}.tar")).exists()
                 || site.store().join(name.as_str()).exists()
         };
-        let unknown = self.images.iter().filter(|(_, image)| !has(image));
-        unknown.map(|(place, image)| format!("{place}: the site has no image {image} yet")).collect()
+        // One line for each, however many nodes name it.
+        let mut named: BTreeMap<&Name, &Place> = BTreeMap::new();
+        for (place, image) in &self.images {
+            named.entry(image).or_insert(place);
+        }
+        let unknown = named.into_iter().filter(|(image, _)| !has(image));
+        unknown.map(|(image, place)| format!("{place}: the site has no image {image} yet")).collect()
     }
 
     /// An edit of the file as it was read.
