@@ -4,9 +4,11 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::build::{self, build};
+use super::import::{self, Source, import};
 use super::list;
 use super::publish::{self, Format, publish};
 use super::remove::{Newest, remove};
+use super::shell::shell;
 use super::store::{self, Build};
 use super::verify::verify;
 use crate::config::addresses::Name;
@@ -44,6 +46,54 @@ pub(crate) enum Command {
         /// Build though nothing changed, for newer packages.
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        secrets: Secrets,
+    },
+    /// Make an image of what is elsewhere: a directory, an archive, an OCI image, a registry's.
+    #[command(after_help = "\
+What comes in is published like what was built: `rootstream image publish NAME`. A directory may be another machine's
+root, `/` included: other file systems that are mounted in it stay out. Nodes need an init and the modules of a kernel
+in it, and nothing that belongs to one machine; what must not be shared is named, and --exclude leaves it out.
+
+Examples:
+  rootstream image import compute /srv/chroots/compute
+  rootstream image import compute node.tar.gz --exclude etc/machine-id --exclude root/.ssh/id_ed25519
+  rootstream image import compute docker://registry.example.org/compute:12
+  rootstream image import compute oci:/srv/layout:12")]
+    Import {
+        /// The image.
+        #[arg(value_parser = image_name)]
+        name: Name,
+        /// A directory, an archive (.tar, .tar.gz, .tar.zst, .tar.xz, .tar.bz2), or docker://, oci:, oci-archive:,
+        /// docker-archive: as in skopeo(1).
+        source: Source,
+        /// Its architecture, as Debian calls it.
+        #[arg(long, default_value = "amd64")]
+        arch: String,
+        /// A path in the image that is left out, with all below it; may be given several times.
+        #[arg(long, value_name = "PATH")]
+        exclude: Vec<String>,
+        /// Speak to a registry without TLS, or with a certificate that nobody vouches for.
+        #[arg(long)]
+        insecure: bool,
+        #[command(flatten)]
+        secrets: Secrets,
+    },
+    /// Open a shell in what was built last, to try and to change it.
+    #[command(after_help = "\
+`exit` keeps what was changed, for the next `image publish`; any other exit code leaves the image as it was. What is
+changed by hand is gone with the next `image build`: put what has to stay into the recipe.
+
+Examples:
+  rootstream image shell compute
+  rootstream image shell compute -- apt-get install -y htop")]
+    Shell {
+        /// The image; it must be built.
+        #[arg(value_parser = image_name)]
+        name: Name,
+        /// A command instead of a shell.
+        #[arg(last = true)]
+        command: Vec<String>,
         #[command(flatten)]
         secrets: Secrets,
     },
@@ -142,6 +192,16 @@ impl Command {
                 let options = build::Options { force: *force, allow_secrets: secrets.allow_secrets };
                 build(site, name, options).map(drop)
             }
+            Self::Import { name, source, arch, exclude, insecure, secrets } => {
+                let options = import::Options {
+                    arch: arch.clone(),
+                    exclude: exclude.clone(),
+                    insecure: *insecure,
+                    allow_secrets: secrets.allow_secrets,
+                };
+                import(site, name, source, &options)
+            }
+            Self::Shell { name, command, secrets } => shell(site, name, command, secrets.allow_secrets),
             Self::Publish { name, format, level, key, secrets } => {
                 let allow_secrets = secrets.allow_secrets;
                 let options = publish::Options { format: *format, level: *level, allow_secrets, key: key.clone() };

@@ -5,14 +5,17 @@ pub mod built;
 mod canon;
 mod command;
 mod filesystem;
+pub mod import;
 pub mod list;
 mod overlay;
 mod pack;
 pub mod publish;
 pub mod remove;
 pub(crate) mod secrets;
+pub mod shell;
 pub mod store;
 mod survey;
+mod unpacked;
 pub mod verify;
 
 pub(crate) use command::{Command, Secrets, image_name};

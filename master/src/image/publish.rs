@@ -11,8 +11,8 @@ use super::built::Built;
 use super::canon::{Entry, Tree};
 use super::filesystem::{self, FileSystem};
 use super::pack::{Archive, Codec};
+use super::store;
 use super::survey::survey;
-use super::{build, store};
 use crate::aside;
 use crate::clock;
 use crate::config::addresses::Name;
@@ -113,7 +113,7 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
     let reading = || format!("reading the archive {}", built.path().display());
     let tree = Tree::read(built.archive()?).with_context(reading)?;
     let found = survey(&tree, built.file()).with_context(reading)?;
-    build::refuse_secrets(name, &found, options.allow_secrets)?;
+    found.refuse_secrets(name, options.allow_secrets)?;
     if found.init.is_none() {
         log::warn!("image {name}: no /sbin/init in it; its nodes need init= among their kernel parameters");
     }
