@@ -107,7 +107,9 @@ fn asked(dir: &Path, more: &str, answers: &str) -> (bool, String) {
 #[test]
 fn a_terminal_is_asked_for_what_no_flag_says() {
     enter_private_network().unwrap();
-    for words in ["link add br0 type bridge", "addr add 172.16.0.254/24 dev br0", "link add eth1 type veth peer name eth2"] {
+    for words in
+        ["link add br0 type bridge", "addr add 172.16.0.254/24 dev br0", "link add eth1 type veth peer name eth2"]
+    {
         ip(words).unwrap();
     }
     let folder = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::build::{self, build};
+use super::choose::{Choice, back, choose, roll_back};
 use super::import::{self, Source, import};
 use super::list;
 use super::publish::{self, Format, publish};
@@ -13,6 +14,7 @@ use super::store::{self, Build};
 use super::verify::verify;
 use crate::config::addresses::Name;
 use crate::config::site::{OVERLAYS, Site};
+use crate::node::names::Names;
 use crate::progress::megabytes;
 use crate::say;
 
@@ -164,9 +166,44 @@ Examples:
         /// The build; the newest when absent.
         build: Option<String>,
     },
+    /// Choose which build nodes boot.
+    #[command(after_help = "\
+Nodes boot the newest build of their image, unless nodes.toml gives them another; this writes it there. They do with
+their next boot, once a running `rootstream up` has got SIGHUP.
+
+Examples:
+  rootstream image use compute 20261122-191228-01f7ce9e --nodes n[001-004]    try it on four
+  rootstream image use compute latest --nodes @rack1                           and those to come")]
+    Use {
+        /// The image.
+        #[arg(value_parser = image_name)]
+        name: Name,
+        /// The build, or `latest` for the newest at any time.
+        build: Choice,
+        /// The nodes: n1, n[001-064], @group, @all.
+        #[arg(long)]
+        nodes: Names,
+    },
+    /// Go back to the build before.
+    #[command(after_help = "\
+With --nodes those nodes get the build before the one that they boot now. Without, the build before the newest becomes
+the newest: for all nodes that are given none in nodes.toml. No build is removed.
+
+Examples:
+  rootstream image rollback compute
+  rootstream image rollback compute --nodes n[001-004]")]
+    Rollback {
+        /// The image.
+        #[arg(value_parser = image_name)]
+        name: Name,
+        /// The nodes: n1, n[001-064], @group.
+        #[arg(long)]
+        nodes: Option<Names>,
+    },
     /// Remove a build from the store.
     #[command(after_help = "\
-Refused for the newest build, and for one that a boot menu names, unless --force is given.
+Refused for the newest build, for one that nodes.toml gives to nodes, and for one that a boot menu names, unless --force
+is given.
 
 Example:
   rootstream image rm compute 20261122-191228-01f7ce9e")]
@@ -219,6 +256,19 @@ impl Command {
             Self::List { name: Some(name), json } => list_builds(site, name, *json),
             Self::Show { name, build, json } => show_build(&Build::find(site, name, build.as_deref())?, *json),
             Self::Verify { name, build } => verify(site, &Build::find(site, name, build.as_deref())?).map(drop),
+            Self::Use { name, build, nodes } => {
+                choose(site, name, build, nodes)?.iter().for_each(say::result);
+                Ok(())
+            }
+            Self::Rollback { name, nodes: Some(nodes) } => {
+                back(site, name, nodes)?.iter().for_each(say::result);
+                Ok(())
+            }
+            Self::Rollback { name, nodes: None } => {
+                let (from, to) = roll_back(site, name)?;
+                say::result(format_args!("{name}: from {from} back to {to}"));
+                Ok(())
+            }
             Self::Rm { name, build, force } => {
                 match remove(site, name, build, *force)? {
                     Newest::Same => say::note(format_args!("{name}: build {build} is gone")),

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod built;
 mod canon;
+pub mod choose;
 mod command;
 mod filesystem;
 pub mod import;
