@@ -8,7 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, TableLike, Value, value};
 
-use super::{BootPath, Protocol};
+use super::{BootPath, BuildId, Protocol};
 use crate::config::addresses::{Mac, Name, Wrong};
 use crate::config::facts::FactName;
 
@@ -35,12 +35,13 @@ pub(crate) struct Setting {
 
 impl Setting {
     /// The keys that there are.
-    const KEYS: [&str; 16] = [
+    const KEYS: [&str; 17] = [
         "name",
         "mac",
         "ip",
         "groups",
         "image",
+        "build",
         "overlays",
         "parameters",
         "boot",
@@ -123,6 +124,7 @@ fn read(key: &str, text: &str) -> Result<Value, Wrong> {
     };
     Ok(match key {
         "name" | "image" => text.parse::<Name>()?.as_str().into(),
+        "build" => text.parse::<BuildId>()?.as_str().into(),
         "mac" | "bmc.mac" => text.parse::<Mac>()?.to_string().into(),
         "ip" | "bmc.ip" => address()?.to_string().into(),
         "groups" | "overlays" => names()?,

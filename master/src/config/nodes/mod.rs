@@ -6,6 +6,7 @@
 
 mod bmc;
 mod boot_path;
+mod build_id;
 mod edit;
 mod taken;
 
@@ -25,6 +26,7 @@ use super::site::{Config, Network, Site, check_parameters};
 use crate::aside;
 pub use bmc::{Access, Bmc, Protocol};
 pub use boot_path::BootPath;
+pub use build_id::BuildId;
 pub(crate) use edit::{Edit, Newcomer, Setting};
 use taken::Taken;
 
@@ -41,6 +43,8 @@ pub struct Node {
     pub groups: Vec<Name>,
     /// The image it boots; the site's default when absent.
     pub image: Option<Name>,
+    /// The build of it; the newest when absent.
+    pub build: Option<BuildId>,
     /// The overlays that go on top of it, in order; the site's defaults when absent.
     pub overlays: Option<Vec<Name>>,
     /// Kernel parameters, after the site's.
@@ -71,6 +75,7 @@ struct Entry {
     #[serde(default)]
     groups: Vec<Spanned<Name>>,
     image: Option<Spanned<Name>>,
+    build: Option<BuildId>,
     overlays: Option<Vec<Name>>,
     parameters: Option<Spanned<String>>,
     boot: Option<BootPath>,
@@ -163,6 +168,7 @@ impl Nodes {
             .collect();
         Ok(Node {
             image: entry.image.map(Spanned::into_inner).or_else(|| last.clone().find_map(|g| g.image.clone())),
+            build: entry.build,
             overlays: entry.overlays.or_else(|| last.clone().find_map(|g| g.overlays.clone())),
             boot: entry.boot.or_else(|| last.clone().find_map(|g| g.boot)),
             parameters: (!parameters.is_empty()).then(|| parameters.join(" ")),
