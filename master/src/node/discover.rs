@@ -74,6 +74,9 @@ fn list(site: &Site, nodes: &Nodes, log: &mut Log, args: &Args) -> Result<()> {
     let heads = ["MAC", "FIRST ASKED", "LAST ASKED", "TIMES", "FIRMWARE", "VENDOR CLASS"].map(str::to_owned);
     table(&[heads].into_iter().chain(unknown.iter().map(|sighting| row(sighting))).collect::<Vec<_>>());
     if !args.watch {
+        if unknown.is_empty() {
+            say::note(format_args!("no unknown machine has asked since {} began", log.path.display()));
+        }
         return Ok(());
     }
     loop {

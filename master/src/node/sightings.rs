@@ -64,7 +64,9 @@ impl Sightings {
             if self.classes.len() >= OPEN {
                 self.classes.clear();
             }
-            self.classes.insert(transaction.to_owned(), class.trim().to_owned());
+            // A machine says what it likes there, and a terminal will show it.
+            let class = class.trim().chars().filter(|c| !c.is_control()).collect();
+            self.classes.insert(transaction.to_owned(), class);
             return None;
         }
         let (_, asked) = rest.strip_prefix("DHCPDISCOVER(")?.split_once(") ")?;

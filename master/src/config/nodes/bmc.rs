@@ -1,7 +1,7 @@
 //! A node's BMC: where it is, and how one speaks to it.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
+use nix::unistd::geteuid;
 use rootstream::failure::{Advise, refuse};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -92,15 +93,21 @@ impl Bmc {
 
 fn password(path: &Path) -> Result<String> {
     let what = format!("reading the BMC password in {}", path.display());
-    let mode = fs::metadata(path).advise(&what, "write the password to that file, and chmod 600 it")?.mode();
-    if mode & 0o077 != 0 {
+    let file = File::open(path).advise(&what, "write the password to that file, and chmod 600 it")?;
+    let meta = file.metadata().with_context(|| what.clone())?;
+    if !is_private(meta.mode(), meta.uid(), geteuid().as_raw()) {
         return Err(refuse(
-            format!("the BMC password in {} is for others to read (mode {:04o})", path.display(), mode & 0o7777),
-            format!("run: chmod 600 {}; and think of who may have read it", path.display()),
+            format!(
+                "the BMC password in {} is for others to read (mode {:04o}, owner {})",
+                path.display(),
+                meta.mode() & 0o7777,
+                meta.uid()
+            ),
+            format!("make it yours, run chmod 600 {}, and think of who may have read it", path.display()),
         ));
     }
     let mut text = String::new();
-    File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)).context(what)?;
+    file.take(LONGEST).read_to_string(&mut text).context(what)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     if line.is_empty() || line.contains(|c: char| c.is_control()) {
         return Err(refuse(
@@ -109,6 +116,11 @@ fn password(path: &Path) -> Result<String> {
         ));
     }
     Ok(line.to_owned())
+}
+
+/// Whether nobody but its owner can read a file, and that is `us` or root.
+fn is_private(mode: u32, owner: u32, us: u32) -> bool {
+    mode & 0o077 == 0 && (owner == us || owner == 0)
 }
 
 /// `[bmc]` in site.toml and `[group.NAME.bmc]`: what BMCs have in common.
@@ -196,6 +208,7 @@ impl Access {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -218,6 +231,7 @@ mod tests {
             let error = write(text, 0o600).unwrap_err().to_string();
             assert!(error.ends_with("holds no password"), "{error}");
         }
+        assert!(is_private(0o600, 0, 1000) && is_private(0o400, 1000, 1000) && !is_private(0o600, 1000, 0));
         fs::remove_file(&file).unwrap();
         assert!(format!("{:#}", password(&file).unwrap_err()).contains("No such file"));
     }
