@@ -135,6 +135,16 @@ fn unknown_machines_become_nodes_in_the_order_in_which_they_asked() {
     assert!(String::from_utf8_lossy(&asked.stdout).contains("Address: 172.16.0.101\n"), "{asked:?}");
     assert!(site.path("tftp/pxelinux.cfg/01-52-54-00-ac-10-0b").exists());
     assert!(!site.path("tftp/pxelinux.cfg/01-52-54-00-ac-20-01").exists());
+
+    // Who is watched for appears while the program runs, and who is known does not.
+    let said = fs::File::create(site.path("said")).unwrap();
+    let watch = site.command().args(["node", "discover", "--watch"]).stdout(said).spawn().unwrap();
+    let _watch = Running(watch);
+    eventually("it has begun", || site.read("said").starts_with("MAC "));
+    asks("52:54:00:ac:10:0a", PXE);
+    asks("52:54:00:ac:10:0e", "udhcp");
+    eventually("the new one is shown", || site.read("said").contains("\n52:54:00:ac:10:0e  "));
+    assert_eq!(site.read("said").lines().count(), 2, "{}", site.read("said"));
 }
 
 #[test]
