@@ -69,7 +69,7 @@ Examples:
     #[command(after_help = "\
 Prints one line that starts with `up: ready` on stdout when all three answer.
 Requests are logged in log/http.log and on stderr, DHCP and TFTP in log/dnsmasq.log.
-SIGHUP reads nodes.toml and the newest builds again.
+It notices by itself what changes in site.toml, nodes.toml and keys/, and newer builds; SIGHUP makes it look at once.
 
 Examples:
   rootstream --site /srv/cluster up
