@@ -221,7 +221,7 @@ fn dhcp_tftp_and_http_answer_and_all_of_it_ends_cleanly() {
     let fourth = || site.path("tftp/pxelinux.cfg/01-52-54-00-ac-10-04");
     eventually("it notices", || fourth().exists() && !site.path("tftp/pxelinux.cfg/01-52-54-00-ac-10-03").exists());
     let newest = site.done(&["image", "publish", "compute"]);
-    eventually("it notices a build", || fs::read_to_string(fourth()).unwrap().contains(&build(&newest)));
+    eventually("it notices a build", || fs::read_to_string(fourth()).unwrap().contains(build(&newest)));
     let configured = site.read("site.toml");
     fs::write(site.path("site.toml"), configured.replace("172.16.0.254/24", "172.16.0.253/24")).unwrap();
     eventually("it says what it cannot change", || {
