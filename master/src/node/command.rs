@@ -33,7 +33,7 @@ A running `rootstream up` knows them within seconds.")]
     Add(AddArgs),
     /// Change what nodes.toml says of nodes; comments and order stay.
     #[command(after_help = "\
-Keys: name, mac, ip, groups, image, overlays, parameters, boot, bmc.mac, bmc.ip, bmc.protocol, bmc.user,
+Keys: name, mac, ip, groups, image, build, overlays, parameters, boot, bmc.mac, bmc.ip, bmc.protocol, bmc.user,
 bmc.password_file, bmc.port, bmc.cipher, facts.NAME. Lists have commas. KEY= removes what the node itself says, so
 that its groups' or the site's value counts again. ip and bmc.ip count up from node to node.
 

@@ -41,6 +41,11 @@ struct NodeFiles {
 
 impl NodeFiles {
     fn write(&self, nodes: &Nodes) -> Result<()> {
+        let without: Vec<&str> =
+            nodes.iter().filter(|node| node.mac.is_none()).map(|node| node.name.as_str()).collect();
+        if !without.is_empty() {
+            log::warn!("no MAC is known of {}, which cannot boot: rootstream node discover --help", without.join(","));
+        }
         let (mut dhcp, mut dns) = (String::new(), String::new());
         let mut host = |mac: Option<Mac>, ip: Ipv4Addr, name: &str| {
             // A port that is not known yet gets nothing, its name is known all the same.

@@ -10,6 +10,7 @@ mod build_id;
 mod edit;
 mod taken;
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -89,6 +90,8 @@ pub struct Nodes {
     document: Document,
     groups: Groups,
     known: Vec<Node>,
+    /// Where in that list each is, by its name in lower case.
+    places: HashMap<String, usize>,
     taken: Taken,
     /// Which line names which image.
     images: Vec<(Place, Name)>,
@@ -114,9 +117,10 @@ impl Nodes {
             taken.take_name(group.name.as_str(), format!("a group {}", group.name), group.place.clone())?;
         }
         let images = groups.iter().filter_map(|g| Some((g.image_place.clone()?, g.image.clone()?))).collect();
-        let mut nodes = Self { document, groups, known: Vec::new(), taken, images };
+        let mut nodes = Self { document, groups, known: Vec::new(), places: HashMap::new(), taken, images };
         for entry in file.node {
             let node = nodes.resolve(entry, config, root)?;
+            nodes.places.insert(node.name.as_str().to_ascii_lowercase(), nodes.known.len());
             nodes.known.push(node);
         }
         Ok(nodes)
@@ -127,6 +131,10 @@ impl Nodes {
         let Self { document, groups, taken, images, .. } = self;
         let name = entry.name.get_ref();
         let place = document.place(&entry.name.span());
+        if is_misread(name.as_str()) {
+            let what = format!("`{name}` is no name of a node: others would read it as a number, a time or a keyword");
+            return Err(place.refuse(what));
+        }
         taken.take_name(name.as_str(), format!("a node {name}"), place.clone())?;
         if let Some(mac) = &entry.mac {
             taken.take_mac(*mac.get_ref(), name.as_str(), document.place(&mac.span()))?;
@@ -180,7 +188,7 @@ impl Nodes {
 
     /// The node of that name, whatever its letters' case.
     pub fn get(&self, name: &str) -> Option<&Node> {
-        self.known.iter().find(|node| node.name.as_str().eq_ignore_ascii_case(name))
+        self.known.get(*self.places.get(&name.to_ascii_lowercase())?)
     }
 
     /// The groups of both files.
@@ -200,8 +208,13 @@ impl Nodes {
                 || site.built().join(format!("{name}.tar")).exists()
                 || site.store().join(name.as_str()).exists()
         };
-        let unknown = self.images.iter().filter(|(_, image)| !has(image));
-        unknown.map(|(place, image)| format!("{place}: the site has no image {image} yet")).collect()
+        // One line for each, however many nodes name it.
+        let mut named: BTreeMap<&Name, &Place> = BTreeMap::new();
+        for (place, image) in &self.images {
+            named.entry(image).or_insert(place);
+        }
+        let unknown = named.into_iter().filter(|(image, _)| !has(image));
+        unknown.map(|(image, place)| format!("{place}: the site has no image {image} yet")).collect()
     }
 
     /// An edit of the file as it was read.
@@ -254,7 +267,7 @@ fn groups_of<'a>(named: &[Spanned<Name>], document: &Document, groups: &'a Group
             let known: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let what = format!(
-                "there is no [group.{name}] in nodes.toml or site.toml; there is {known}",
+                "there is no [group.{name}] in nodes.toml or site.toml (there is {known}); write one, or name another",
                 name = name.get_ref()
             );
             return Err(document.refuse(name.span(), what));
@@ -291,6 +304,14 @@ fn take_bmc(
         return Err(document.refuse(bmc.ip.span(), wrong));
     }
     taken.take_address(ip, &name, document.place(&bmc.ip.span()))
+}
+
+/// Whether programs take a name for something else: `ssh 12` is 0.0.0.12, and where dnsmasq has names, `12h` is how long a
+/// lease lasts, and `ignore` no machine at all.
+fn is_misread(name: &str) -> bool {
+    let number = name.strip_suffix(|c: char| "smhdw".contains(c.to_ascii_lowercase())).unwrap_or(name);
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.is_empty();
+    is_number || ["ignore", "infinite", "localhost"].iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
 /// Why a machine of the network cannot have the address.
@@ -377,9 +398,12 @@ mod tests {
             (n3("172.16.0.255", ""), "14: the address 172.16.0.255 of n3 is outside the network"),
             (
                 n3("172.16.0.3", "groups = ['x']\n"),
-                "15: there is no [group.x] in nodes.toml or site.toml; there is rack",
+                "15: there is no [group.x] in nodes.toml or site.toml (there is rack)",
             ),
             (n3("172.16.0.3", "groups = ['rack', 'Rack']\n"), "15: the group rack is named twice"),
+            ("[[node]]\nname = '12h'\nip = '172.16.0.3'\n".to_owned(), "13: `12h` is no name of a node"),
+            ("[[node]]\nname = 'Ignore'\nip = '172.16.0.3'\n".to_owned(), "13: `Ignore` is no name of a node"),
+            ("[[node]]\nname = 'h'\nip = '172.16.0.3'\n".to_owned(), ""),
             (n3("172.16.0.3", "boot = 'x'\n"), "15: `x` is no boot path"),
             (n3("172.16.0.3", "mca = 'x'\n"), "15: unknown field `mca`"),
             ("[group.RACK]\n".to_owned(), "12: there is a group rack already (site.toml:6)"),
