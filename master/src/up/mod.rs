@@ -2,7 +2,7 @@
 
 mod access;
 mod digests;
-mod dnsmasq;
+pub(crate) mod dnsmasq;
 mod entity;
 mod files;
 pub mod http;
