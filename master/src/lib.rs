@@ -4,6 +4,7 @@
 //! writes, [`image`] and [`overlay`] build and publish, [`bootstrap`] makes kernel and initramfs, [`up`] serves them.
 
 mod aside;
+mod ask;
 pub mod bootstrap;
 pub mod cli;
 mod clock;

@@ -22,7 +22,7 @@ const MASTER: &str = "172.16.0.254";
 fn site() -> TestSite {
     let site = TestSite::new("br0", "172.16.0.254/24");
     site.done(&["node", "add", "n1", "--mac", "52:54:00:ac:10:01", "--ip", "172.16.0.1", "--parameters", "own=1"]);
-    site.done(&["node", "add", "If-2", "--mac", "52:54:00:AC:10:02", "--ip", "172.16.0.210", "--image", "other"]);
+    site.done(&["node", "add", "If-2", "--mac", "52:54:00:AC:10:02", "--ip", "172.16.0.2", "--image", "other"]);
     site.built("compute", &image(&[]));
     site.done(&["image", "publish", "compute"]);
     fs::write(site.path("agent"), "agent").unwrap();
@@ -164,12 +164,12 @@ fn assert_leases(site: &TestSite) {
     has(&bios, &["lease=3600", "siaddr=172.16.0.254", "domain=cluster.example.org", "dns=172.16.0.254"]);
     has(&bios, &["boot_file=pxelinux.0"]);
     let uefi = udhcpc(site, "52:54:00:ac:10:02", 7, "PXEClient:Arch:00007:UNDI:003016");
-    has(&uefi, &["ip=172.16.0.210"]);
+    has(&uefi, &["ip=172.16.0.2"]);
     assert!(!uefi.contains("pxelinux.0"), "{uefi}");
     assert!(uefi.lines().any(|line| line.eq_ignore_ascii_case("hostname=If-2")), "{uefi}");
     let unknown = udhcpc(site, "52:54:00:ac:10:77", 0, "PXEClient:Arch:00000:UNDI:002001");
     has(&unknown, &["boot_file=pxelinux.0"]);
-    assert!(unknown.contains("\nip=172.16.0.2") && !unknown.contains("ip=172.16.0.210\n"), "{unknown}");
+    assert!(unknown.contains("ip=172.16.0.2") && !unknown.contains("ip=172.16.0.2\n"), "{unknown}");
     assert!(!bios.contains("vendor="), "{bios}");
     let stage_1 = udhcpc(site, "52:54:00:ac:10:01", 0, "rootstream");
     has(&stage_1, &["ip=172.16.0.1", "vendor=rootstream"]);
@@ -232,7 +232,7 @@ fn dnsmasq_tells_what_up_would() {
     wait("dnsmasq starts", || fs::read_to_string(&log).unwrap().contains("TFTP root is"));
     assert_leases(&site);
     let asked = Command::new("busybox").args(["nslookup", "If-2.cluster.example.org", MASTER]).output().unwrap();
-    assert!(String::from_utf8_lossy(&asked.stdout).contains("Address: 172.16.0.210\n"), "{asked:?}");
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("Address: 172.16.0.2\n"), "{asked:?}");
 }
 
 /// A busy machine takes its time.

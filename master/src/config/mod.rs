@@ -5,6 +5,7 @@
 pub mod addresses;
 mod document;
 pub mod facts;
+pub mod groups;
 pub mod nodes;
 pub mod recipe;
 pub mod site;

@@ -48,10 +48,10 @@ fn configuration(site: &Site, plan: &Plan<'_>) -> Result<String> {
     text.push_str(&dnsmasq::dhcp(network));
     for host in &plan.hosts {
         text.push_str(&entry(host)?);
-        if network.dns.contains(&plan.master()) {
-            let full = network.domain.as_ref().map(|domain| format!(",{}.{domain}", host.name)).unwrap_or_default();
-            let _ = writeln!(text, "host-record={}{full},{}", host.name, host.ip);
-        }
+    }
+    for (name, ip) in plan.names.iter().filter(|_| network.dns.contains(&plan.master())) {
+        let full = network.domain.as_ref().map(|domain| format!(",{name}.{domain}")).unwrap_or_default();
+        let _ = writeln!(text, "host-record={name}{full},{ip}");
     }
     Ok(text)
 }

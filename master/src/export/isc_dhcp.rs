@@ -74,8 +74,8 @@ fn configuration(plan: &Plan<'_>) -> String {
     // It is not in the list of what stage 1 asks for.
     line("    option dhcp-parameter-request-list = concat(option dhcp-parameter-request-list, 3c);\n  }".to_owned());
     line(format!("  subnet {net} netmask {mask} {{"));
-    for pool in plan.pools() {
-        line(format!("    range {} {};", pool.first, pool.last));
+    if let Some(range) = network.range() {
+        line(format!("    range {} {};", range.first, range.last));
     }
     line("  }\n}\n".to_owned());
     plan.hosts.iter().for_each(|host| line(entry(host)));

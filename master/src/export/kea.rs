@@ -162,7 +162,11 @@ fn subnet(plan: &Plan<'_>, interface: &str) -> Subnet {
         match_client_id: false,
         valid_lifetime: plan.lease(),
         next_server: plan.master(),
-        pools: plan.pools().iter().map(|pool| Pool { pool: format!("{} - {}", pool.first, pool.last) }).collect(),
+        pools: network
+            .range()
+            .map(|range| Pool { pool: format!("{} - {}", range.first, range.last) })
+            .into_iter()
+            .collect(),
         option_data: options,
         reservations: plan.hosts.iter().map(reservation).collect(),
     }

@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use crate::config::addresses::{AddressRange, Mac};
-use crate::config::nodes::Nodes;
+use crate::config::addresses::Mac;
+use crate::config::nodes::{Bmc, Nodes};
 use crate::config::site::{Network, Site};
 
 /// What stage 1 says of itself in option 60, and is told in the same option: so it knows the site's own server, and
@@ -15,6 +15,8 @@ pub(super) const STAGE_1: &str = "rootstream";
 pub(super) struct Plan<'a> {
     pub(super) network: &'a Network,
     pub(super) hosts: Vec<Host>,
+    /// Of all nodes and BMCs, for DNS.
+    pub(super) names: Vec<(String, Ipv4Addr)>,
     pub(super) loaders: Vec<Loader>,
 }
 
@@ -37,10 +39,22 @@ pub(super) struct Loader {
 impl<'a> Plan<'a> {
     /// What the site's configuration says.
     pub(super) fn of(site: &'a Site, nodes: &Nodes) -> Self {
-        let hosts = nodes.iter().map(|node| Host { name: node.name.to_string(), mac: node.mac, ip: node.ip });
+        let (mut hosts, mut names) = (Vec::new(), Vec::new());
+        let mut add = |name: String, mac: Option<Mac>, ip: Ipv4Addr| {
+            names.push((name.clone(), ip));
+            // A port that is not known yet gets nothing, its name is known all the same.
+            hosts.extend(mac.map(|mac| Host { name, mac, ip }));
+        };
+        for node in nodes.iter() {
+            add(node.name.to_string(), node.mac, node.ip);
+            if let Some(bmc) = &node.bmc {
+                add(Bmc::name_of(&node.name), bmc.mac, bmc.ip);
+            }
+        }
         Self {
             network: &site.config().network,
-            hosts: hosts.collect(),
+            hosts,
+            names,
             loaders: vec![Loader { architecture: 0, file: "pxelinux.0".to_owned() }],
         }
     }
@@ -53,56 +67,5 @@ impl<'a> Plan<'a> {
     /// How long a lease lasts, in seconds; all ones is for ever (RFC 2131, 3.3).
     pub(super) fn lease(&self) -> u32 {
         self.network.lease.to_string().parse().unwrap_or(u32::MAX)
-    }
-
-    /// The addresses for machines that no node entry names, without any that is somebody's already.
-    pub(super) fn pools(&self) -> Vec<AddressRange> {
-        let Some(AddressRange { first, last }) = self.network.range() else { return Vec::new() };
-        let mut taken: Vec<u32> = self.hosts.iter().map(|host| host.ip).map(u32::from).collect();
-        taken.extend([Some(self.master()), self.network.gateway()].into_iter().flatten().map(u32::from));
-        taken.sort_unstable();
-        let mut pools = Vec::new();
-        let mut start = u64::from(u32::from(first));
-        // Beyond the last one there may be no address.
-        let end = u64::from(u32::from(last)) + 1;
-        for stop in taken.into_iter().map(u64::from).filter(|ip| *ip < end).chain([end]) {
-            pools.extend(pool(start, stop));
-            start = start.max(stop + 1);
-        }
-        pools
-    }
-}
-
-/// The addresses from `start` to the one before `stop`, if any.
-fn pool(start: u64, stop: u64) -> Option<AddressRange> {
-    let address = |number: u64| u32::try_from(number).ok().map(Ipv4Addr::from);
-    let last = stop.checked_sub(1).filter(|last| *last >= start)?;
-    Some(AddressRange { first: address(start)?, last: address(last)? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Document;
-    use crate::config::site::Config;
-
-    fn pools(range: &str, taken: &[&str]) -> Vec<String> {
-        let text = format!("[network]\ninterface='br0'\naddress='10.0.0.5/24'\ngateway='10.0.0.7'\nrange='{range}'\n");
-        let config = Config::read(&Document::of("site.toml", text)).unwrap();
-        let host = |ip: &&str| Host {
-            name: "n".to_owned(),
-            mac: "52:54:00:00:00:01".parse().unwrap(),
-            ip: ip.parse().unwrap(),
-        };
-        let plan = Plan { network: &config.network, hosts: taken.iter().map(host).collect(), loaders: Vec::new() };
-        plan.pools().iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn nobody_gets_an_address_that_is_taken() {
-        assert_eq!(pools("10.0.0.20-10.0.0.29", &[]), ["10.0.0.20-10.0.0.29"]);
-        let taken = ["10.0.0.29", "10.0.0.20", "10.0.0.24", "10.0.0.99"];
-        assert_eq!(pools("10.0.0.20-10.0.0.29", &taken), ["10.0.0.21-10.0.0.23", "10.0.0.25-10.0.0.28"]);
-        assert_eq!(pools("10.0.0.24-10.0.0.24", &taken), [""; 0]);
     }
 }

@@ -9,6 +9,7 @@ use rootstream::failure::Advise;
 
 use super::entry::{Entry, Linux};
 use crate::aside;
+use crate::config::addresses::Mac;
 use crate::config::site::Site;
 
 /// What PXELINUX needs beside the menus, and where Debian's packages put it.
@@ -41,8 +42,11 @@ pub(super) fn write(site: &Site, entries: &[Entry]) -> Result<()> {
 
 /// The menus by their file's name.
 pub(super) fn menus(entries: &[Entry]) -> BTreeMap<String, String> {
-    let name = |entry: &Entry| entry.node.as_ref().map_or("default".to_owned(), |node| node.mac.pxelinux());
-    entries.iter().map(|entry| (name(entry), menu(entry))).collect()
+    let name = |entry: &Entry| match &entry.node {
+        None => Some("default".to_owned()),
+        Some(node) => node.mac.map(Mac::pxelinux),
+    };
+    entries.iter().filter_map(|entry| Some((name(entry)?, menu(entry)))).collect()
 }
 
 fn remove_others(folder: &Path, menus: &BTreeMap<String, String>) -> Result<()> {
