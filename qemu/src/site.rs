@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::bound::Bound;
 use crate::classic::FILES;
+use crate::generic::run as quietly;
 use crate::patience::Patience;
 use crate::ssh;
 use crate::transcript::{Line, Transcript};
@@ -188,7 +189,8 @@ impl Site {
         let files = FILES.map(|(server, file)| (server, self.classic().join(file)));
         let folders = files.map(|(server, file)| (server, file.parent().unwrap_or(Path::new(".")).to_owned()));
         for (server, folder) in folders.into_iter().chain([menus]) {
-            run(self.command().args(["config", server, "--output"]).arg(folder).stderr(Stdio::null()))?;
+            // What it says to administrators is no news here.
+            quietly(self.command().args(["config", server, "--output"]).arg(folder))?;
         }
         Ok(())
     }

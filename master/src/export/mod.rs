@@ -23,7 +23,7 @@ struct Export {
     /// What the administrator does with it, one line each.
     guide: Vec<String>,
     files: Vec<File>,
-    /// Programs that the files speak of, and that belong beside them: where each is, and its name there.
+    /// Programs that read the files, and belong beside them: the name there of each, and where it is now.
     loaders: Vec<(&'static str, &'static str)>,
 }
 

@@ -44,7 +44,7 @@ pub(super) fn write(export: &Export, folder: &Path, own: &Path, force: bool) -> 
             ));
         }
     }
-    for (source, name) in &export.loaders {
+    for (name, source) in &export.loaders {
         let target = folder.join(name);
         let content = fs::read(source).advise(
             format!("reading the boot loader {source}"),
