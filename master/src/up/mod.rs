@@ -3,7 +3,7 @@
 mod access;
 mod changes;
 mod digests;
-mod dnsmasq;
+pub(crate) mod dnsmasq;
 mod entity;
 mod files;
 pub mod http;
