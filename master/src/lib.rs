@@ -9,6 +9,7 @@ pub mod bootstrap;
 pub mod cli;
 mod clock;
 pub mod config;
+mod export;
 pub mod image;
 pub mod keys;
 mod logger;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::machine::Machine;
+use crate::servers::Servers;
 use crate::site::{BRIDGE, MASTER, NODE_MAC};
 use crate::transcript::{Line, Transcript};
 use crate::{network, sockets};
@@ -123,18 +124,24 @@ impl Visit {
     }
 }
 
-/// Gathers the evidence while everything still runs. `up` is the master's process, `tap` the node's wire.
+/// Gathers the evidence while everything still runs. `tap` is the node's wire.
 ///
 /// # Errors
 /// A trace that every boot leaves is missing.
-pub fn gather(transcript: &Transcript, up: u32, machine: &mut Machine, tap: &str, visit: &Visit) -> Result<Evidence> {
-    let dhcp: Vec<String> = transcript.lines("dnsmasq").into_iter().map(|line| line.text).collect();
+pub fn gather(
+    transcript: &Transcript,
+    servers: &Servers,
+    machine: &mut Machine,
+    tap: &str,
+    visit: &Visit,
+) -> Result<Evidence> {
+    let dhcp: Vec<String> = servers.dhcp_log(transcript).into_iter().map(|line| line.text).collect();
     let port = network::port(tap)?;
     ensure!(port.carrier && port.master.as_deref() == Some(BRIDGE), "{tap} is not a live port of {BRIDGE}: {port:?}");
     let power = if sockets::parent(machine.id())? == std::process::id() { "lab" } else { "other" };
     Ok(Evidence {
         firmware: firmware(&dhcp)?,
-        servers: servers(up)?,
+        servers: servers.owners()?,
         nodes: logins(&transcript.containing(" login: ")),
         power,
         trust: visit.trust.clone(),
@@ -154,17 +161,6 @@ fn firmware(dhcp: &[String]) -> Result<&'static str> {
         "00007" | "00009" => Ok("uefi"),
         other => anyhow::bail!("client architecture {other} is of no firmware that the lab knows"),
     }
-}
-
-/// Who owns the ports that nodes boot from.
-fn servers(up: u32) -> Result<String> {
-    for (protocol, port) in [("udp", 67), ("udp", 69), ("tcp", 80)] {
-        let owner = sockets::owner(protocol, port)?;
-        if !sockets::descends(owner, up) {
-            return Ok(format!("process {owner} at {protocol} port {port}"));
-        }
-    }
-    Ok("rootstream".to_owned())
 }
 
 fn logins(prompts: &[Line]) -> usize {

@@ -4,6 +4,7 @@
 
 pub mod bound;
 pub mod choices;
+pub mod classic;
 pub mod enclosure;
 pub mod evidence;
 pub mod faulty;
@@ -18,6 +19,7 @@ pub mod packages;
 pub mod patience;
 mod plain;
 pub mod qmp;
+pub mod servers;
 pub mod site;
 pub mod sockets;
 pub mod ssh;

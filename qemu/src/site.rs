@@ -7,6 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::bound::Bound;
+use crate::classic::FILES;
+use crate::generic::run as quietly;
 use crate::patience::Patience;
 use crate::ssh;
 use crate::transcript::{Line, Transcript};
@@ -171,6 +173,26 @@ impl Site {
         let waited = transcript.wait(Patience::with(1), alive, ready);
         waited.with_context(|| format!("starting the master's servers; they said:\n{}", transcript.tail("up", 20)))?;
         Ok(up)
+    }
+
+    /// The folder of the configuration for servers of others.
+    pub fn classic(&self) -> PathBuf {
+        self.lab.join("classic")
+    }
+
+    /// Writes that configuration, and the loader's menus to the boot files, as an administrator would.
+    ///
+    /// # Errors
+    /// The companion fails; it has said why.
+    pub fn configure_classic(&self) -> Result<()> {
+        let menus = ("pxelinux", self.folder().join("tftp"));
+        let files = FILES.map(|(server, file)| (server, self.classic().join(file)));
+        let folders = files.map(|(server, file)| (server, file.parent().unwrap_or(Path::new(".")).to_owned()));
+        for (server, folder) in folders.into_iter().chain([menus]) {
+            // What it says to administrators is no news here.
+            quietly(self.command().args(["config", server, "--output"]).arg(folder))?;
+        }
+        Ok(())
     }
 
     fn command(&self) -> Command {

@@ -102,7 +102,7 @@ Examples:
     /// Publish what was built last, as the newest build.
     #[command(after_help = "\
 The newest build is named in store/NAME/latest.json; older builds stay. A running `rootstream up` writes it
-into the boot menus when it gets SIGHUP or starts again.
+into the boot menus within seconds.
 
 Examples:
   rootstream image publish compute
@@ -169,7 +169,7 @@ Examples:
     /// Choose which build nodes boot.
     #[command(after_help = "\
 Nodes boot the newest build of their image, unless nodes.toml gives them another; this writes it there. They do with
-their next boot, once a running `rootstream up` has got SIGHUP.
+their next boot; a running `rootstream up` knows it within seconds.
 
 Examples:
   rootstream image use compute 20261122-191228-01f7ce9e --nodes n[001-004]    try it on four

@@ -46,12 +46,12 @@ pub fn remove(site: &Site, name: &Name, id: &str, force: bool) -> Result<Newest>
             return Err(refuse(format!("{what} is what nodes.toml gives to {}", pinned.join(", ")), todo));
         }
         if !nodes.is_empty() {
-            let todo = "let `rootstream up` write its menus again (SIGHUP) and remove it then; --force does not wait";
+            let todo = "let `rootstream up` write its menus again, which takes seconds, and remove it then; --force does not wait";
             return Err(refuse(format!("{what} is in the boot menus of {}", nodes.join(", ")), todo));
         }
     }
     if !nodes.is_empty() {
-        log::warn!("{} cannot boot until `rootstream up` writes its menus again (SIGHUP)", nodes.join(", "));
+        log::warn!("{} cannot boot until `rootstream up` writes its menus again", nodes.join(", "));
     }
     let newest = if is_newest { point_elsewhere(site, name, id, &folder)? } else { Newest::Same };
     for path in [build.path.clone(), store::signature_of(&build.path), build.file()] {

@@ -29,7 +29,7 @@ Examples:
 FILE of --macs has a line for each node: its MAC and, if wished, its BMC's, in the order of the nodes; or the
 node's name and then the MACs.
 
-A running `rootstream up` knows them after SIGHUP or its next start.")]
+A running `rootstream up` knows them within seconds.")]
     Add(AddArgs),
     /// Change what nodes.toml says of nodes; comments and order stay.
     #[command(after_help = "\
