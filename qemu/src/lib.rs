@@ -7,6 +7,7 @@ pub mod choices;
 pub mod enclosure;
 pub mod evidence;
 pub mod faulty;
+pub mod firmware;
 pub mod generic;
 pub mod hold;
 pub mod machine;
