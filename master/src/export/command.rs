@@ -41,6 +41,10 @@ enum Server {
     Nginx,
     /// PXELINUX's menus, one for each MAC: for the TFTP server's folder
     Pxelinux,
+    /// iPXE's scripts, one for each MAC: for the folder that is /boot/ by HTTP
+    Ipxe,
+    /// GRUB's configuration, one file for each MAC: for the TFTP server's folder
+    Grub,
 }
 
 impl Command {
@@ -70,7 +74,9 @@ impl Server {
             Self::Kea => kea::export(&named, &plan()),
             Self::Tftpd => tftpd::export(&named, site),
             Self::Nginx => nginx::export(&named, site),
-            Self::Pxelinux => menus::pxelinux(&named, site, nodes),
+            Self::Pxelinux => menus::of_pxelinux(&named, site, nodes),
+            Self::Ipxe => menus::of_ipxe(&named, site, nodes),
+            Self::Grub => menus::of_grub(&named, site, nodes),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::guide::{self, comment};
 use super::plan::{Host, Plan};
 use super::{Export, File, folders};
 use crate::config::site::Site;
-use crate::up::dnsmasq;
+use crate::up::{boot_options, dnsmasq};
 
 const FOLDER: &str = "/etc/dnsmasq.d";
 const FILE: &str = "rootstream.conf";
@@ -45,7 +45,7 @@ fn configuration(site: &Site, plan: &Plan<'_>) -> Result<String> {
         text.push_str("# The nodes ask other name servers; where this dnsmasq is for nobody else either:\n# port=0\n");
     }
     let _ = writeln!(text, "enable-tftp\ntftp-root={}", dnsmasq::path(&site.tftp())?);
-    text.push_str(&dnsmasq::dhcp(network));
+    text.push_str(&dnsmasq::dhcp(site, site.config().http.port));
     for host in &plan.hosts {
         text.push_str(&entry(host)?);
     }
@@ -56,7 +56,7 @@ fn configuration(site: &Site, plan: &Plan<'_>) -> Result<String> {
     Ok(text)
 }
 
-fn entry(Host { name, mac, ip }: &Host) -> Result<String> {
+fn entry(Host { name, mac, ip, path }: &Host) -> Result<String> {
     // Which of its parts is what, dnsmasq goes by their looks.
     let number = name.trim_end_matches(|unit: char| "wdhms".contains(unit.to_ascii_lowercase()));
     let a_time = name.len() - number.len() <= 1 && !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit());
@@ -66,5 +66,6 @@ fn entry(Host { name, mac, ip }: &Host) -> Result<String> {
             "give the node another name in nodes.toml, or use another DHCP server",
         ));
     }
-    Ok(format!("dhcp-host={mac},{ip},{name}\n"))
+    let tag = path.map_or(String::new(), |path| format!("set:{},", boot_options::tag(path)));
+    Ok(format!("dhcp-host={mac},{tag}{ip},{name}\n"))
 }

@@ -13,10 +13,12 @@ use nix::unistd::Pid;
 use rootstream::failure::{Advise, refuse};
 use tokio::process::{Child, Command};
 
+use super::boot_options;
 use crate::aside;
 use crate::config::addresses::Mac;
-use crate::config::nodes::{Bmc, Nodes};
-use crate::config::site::{Network, Site};
+use crate::config::nodes::{Bmc, BootPath, Nodes};
+use crate::config::site::Site;
+use crate::menu;
 
 /// How long dnsmasq may take to answer.
 const START: Duration = Duration::from_secs(20);
@@ -40,19 +42,20 @@ struct NodeFiles {
 }
 
 impl NodeFiles {
-    fn write(&self, nodes: &Nodes) -> Result<()> {
+    fn write(&self, site: &Site, nodes: &Nodes) -> Result<()> {
         let (mut dhcp, mut dns) = (String::new(), String::new());
-        let mut host = |mac: Option<Mac>, ip: Ipv4Addr, name: &str| {
+        let mut host = |mac: Option<Mac>, path: Option<BootPath>, ip: Ipv4Addr, name: &str| {
             // A port that is not known yet gets nothing, its name is known all the same.
             if let Some(mac) = mac {
-                dhcp.push_str(&format!("{mac},{ip},{name}\n"));
+                let tag = path.map_or(String::new(), |path| format!("set:{},", boot_options::tag(path)));
+                dhcp.push_str(&format!("{mac},{tag}{ip},{name}\n"));
             }
             dns.push_str(&format!("{ip} {name}\n"));
         };
         for node in nodes.iter() {
-            host(node.mac, node.ip, node.name.as_str());
+            host(node.mac, site.boot_path(Some(node)), node.ip, node.name.as_str());
             if let Some(bmc) = &node.bmc {
-                host(bmc.mac, bmc.ip, &Bmc::name_of(&node.name));
+                host(bmc.mac, None, bmc.ip, &Bmc::name_of(&node.name));
             }
         }
         aside::write(&self.dhcp, dhcp.as_bytes())?;
@@ -70,11 +73,11 @@ pub(super) struct Dnsmasq {
 }
 
 impl Dnsmasq {
-    /// Writes its configuration and starts it; returns when it answers.
+    /// Writes its configuration and starts it; returns when it answers. `port` is that of HTTP.
     ///
     /// # Errors
     /// It is not installed, ends at once (its message is part of the error) or does not answer.
-    pub(super) async fn start(site: &Site, nodes: &Nodes) -> Result<Self> {
+    pub(super) async fn start(site: &Site, nodes: &Nodes, port: u16) -> Result<Self> {
         let (run, log) = (site.folder("run")?, site.folder("log")?);
         let files = Files {
             config: run.join("dnsmasq.conf"),
@@ -83,8 +86,8 @@ impl Dnsmasq {
             log: log.join("dnsmasq.log"),
             tftp: site.tftp(),
         };
-        aside::write(&files.config, configuration(site, &files)?.as_bytes())?;
-        files.nodes.write(nodes)?;
+        aside::write(&files.config, configuration(site, &files, port)?.as_bytes())?;
+        files.nodes.write(site, nodes)?;
         let stderr = run.join("dnsmasq.err");
         let stderr_file = fs::File::create(&stderr).with_context(|| format!("making {}", stderr.display()))?;
         // setpriv asks the kernel to end dnsmasq when we die, even by SIGKILL; a dnsmasq left
@@ -126,8 +129,8 @@ impl Dnsmasq {
     ///
     /// # Errors
     /// The disk refuses, or the system to signal it.
-    pub(super) fn reload(&self, nodes: &Nodes) -> Result<()> {
-        self.nodes.write(nodes)?;
+    pub(super) fn reload(&self, site: &Site, nodes: &Nodes) -> Result<()> {
+        self.nodes.write(site, nodes)?;
         self.signal(Signal::SIGHUP).context("telling dnsmasq to read its nodes again")
     }
 
@@ -200,7 +203,7 @@ fn answers_tftp(server: Ipv4Addr) -> Result<()> {
     }
 }
 
-fn configuration(site: &Site, files: &Files) -> Result<String> {
+fn configuration(site: &Site, files: &Files, port: u16) -> Result<String> {
     let network = &site.config().network;
     let mut text = String::from("# Written by `rootstream up` at every start, from site.toml and nodes.toml.\n");
     let mut line = |words: String| {
@@ -220,12 +223,13 @@ fn configuration(site: &Site, files: &Files) -> Result<String> {
     line(format!("dhcp-hostsfile={}", path(&files.nodes.dhcp)?));
     line(format!("addn-hosts={}", path(&files.nodes.dns)?));
     line(format!("enable-tftp\ntftp-root={}", path(&files.tftp)?));
-    text.push_str(&dhcp(network));
+    text.push_str(&dhcp(site, port));
     Ok(text)
 }
 
-/// What nodes are told, in dnsmasq's words.
-pub(crate) fn dhcp(network: &Network) -> String {
+/// What nodes are told, in dnsmasq's words. `port` is that of HTTP.
+pub(crate) fn dhcp(site: &Site, port: u16) -> String {
+    let network = &site.config().network;
     let (net, mask, lease) = (network.address.network(), network.address.mask(), &network.lease);
     let master = network.address.address;
     let mut text = String::new();
@@ -252,9 +256,8 @@ pub(crate) fn dhcp(network: &Network) -> String {
     if let Some(domain) = &network.domain {
         line(format!("domain={domain}\nexpand-hosts\nlocal=/{domain}/"));
     }
-    // By architecture only: network cards with an iPXE ROM say that they are iPXE, and still
-    // need the loader.
-    line(format!("dhcp-match=set:bios,option:client-arch,0\ndhcp-boot=tag:bios,pxelinux.0,{master},{master}"));
+    let boot = format!("{}/boot", menu::origin(site, port));
+    line(boot_options::options(master, &boot, site.boot_path(None)).trim_end().to_owned());
     // Stage 1 knows the site's own server by this and need not wait for other offers.
     line("dhcp-vendorclass=set:rootstream,rootstream\ndhcp-option-force=tag:rootstream,60,rootstream".to_owned());
     if let Some(prefix) = network.ipv6_prefix {

@@ -1,6 +1,7 @@
 //! The master's services in the foreground: HTTP by ourselves, DHCP and TFTP by a dnsmasq child.
 
 mod access;
+pub(crate) mod boot_options;
 mod digests;
 pub(crate) mod dnsmasq;
 mod entity;
@@ -70,7 +71,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
         GRACE,
     ));
     let mut dnsmasq = tokio::select! {
-        started = Dnsmasq::start(site, nodes) => {
+        started = Dnsmasq::start(site, nodes, port) => {
             started.with_context(|| format!("starting DHCP and TFTP on {}", network.interface()))?
         }
         () = stop.asked() => return Ok(()),
@@ -111,7 +112,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
 fn reload(site: &Site, dnsmasq: &Dnsmasq, port: u16) -> Result<usize> {
     let nodes = Nodes::of(site)?;
     menu::write(site, &nodes, port)?;
-    dnsmasq.reload(&nodes)?;
+    dnsmasq.reload(site, &nodes)?;
     Ok(nodes.iter().count())
 }
 
