@@ -143,7 +143,7 @@ fn boot_file(site: &TestSite, architecture: &str, class: &str, ipxe: bool) -> St
         client.args(["-x", "0x4d:69505845"]);
     }
     let output = client.arg("-s").arg(script).env("LEASE", &lease).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(output.status.success(), "{}{}", stderr(&output), site.read("log/dnsmasq.log"));
     let leased = fs::read_to_string(lease).unwrap();
     leased.lines().find_map(|line| line.strip_prefix("boot_file=")).unwrap_or("none").to_owned()
 }

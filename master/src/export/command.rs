@@ -69,7 +69,7 @@ impl Server {
     fn export(self, site: &Site, nodes: &Nodes) -> Result<Export> {
         let (named, plan) = (Named::of(site)?, || Plan::of(site, nodes));
         match self {
-            Self::Dnsmasq => dnsmasq::export(&named, site, &plan()),
+            Self::Dnsmasq => dnsmasq::export(&named, site, nodes, &plan()),
             Self::IscDhcp => Ok(isc_dhcp::export(&named, &plan())),
             Self::Kea => kea::export(&named, &plan()),
             Self::Tftpd => tftpd::export(&named, site),

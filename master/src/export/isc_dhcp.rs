@@ -69,12 +69,12 @@ fn configuration(plan: &Plan<'_>) -> String {
         line(format!("    range {} {};", range.first, range.last));
     }
     line("  }\n}\n".to_owned());
-    for host in plan.hosts.iter().filter(|host| host.way() == plan.way) {
+    for host in plan.hosts.iter().filter(|host| host.way == plan.way) {
         line(entry(host));
     }
     for way in plan.other_ways() {
         line(format!("\ngroup {{\n{}", rules(plan, way, "  ")));
-        for host in plan.hosts.iter().filter(|host| host.way() == way) {
+        for host in plan.hosts.iter().filter(|host| host.way == way) {
             line(format!("  {}", entry(host)));
         }
         line("}".to_owned());

@@ -128,7 +128,7 @@ fn classes(plan: &Plan<'_>) -> Vec<Class> {
     let others = plan.other_ways();
     let mut classes = Vec::new();
     for way in &others {
-        let hosts = plan.hosts.iter().filter(|host| host.way() == *way);
+        let hosts = plan.hosts.iter().filter(|host| host.way == *way);
         let macs: Vec<_> =
             hosts.map(|host| format!("pkt4.mac == 0x{}", host.mac.to_string().replace(':', ""))).collect();
         classes.push(class(named(*way), macs.join(" or ")));

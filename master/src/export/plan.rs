@@ -31,8 +31,7 @@ pub(super) struct Host {
     pub(super) name: String,
     pub(super) mac: Mac,
     pub(super) ip: Ipv4Addr,
-    /// As site.toml and nodes.toml have it.
-    pub(super) path: Option<BootPath>,
+    pub(super) way: Way,
 }
 
 /// The ways from a firmware to its kernel that DHCP makes differences between.
@@ -85,12 +84,6 @@ impl Way {
     }
 }
 
-impl Host {
-    pub(super) fn way(&self) -> Way {
-        Way::of(self.path)
-    }
-}
-
 impl<'a> Plan<'a> {
     /// What the site's configuration says.
     pub(super) fn of(site: &'a Site, nodes: &Nodes) -> Self {
@@ -98,7 +91,7 @@ impl<'a> Plan<'a> {
         let mut add = |name: String, mac: Option<Mac>, ip: Ipv4Addr, path: Option<BootPath>| {
             names.push((name.clone(), ip));
             // A port that is not known yet gets nothing, its name is known all the same.
-            hosts.extend(mac.map(|mac| Host { name, mac, ip, path }));
+            hosts.extend(mac.map(|mac| Host { name, mac, ip, way: Way::of(path) }));
         };
         for node in nodes.iter() {
             add(node.name.to_string(), node.mac, node.ip, site.boot_path(Some(node)));
@@ -122,7 +115,7 @@ impl<'a> Plan<'a> {
 
     /// The ways of nodes that are not the one of other machines.
     pub(super) fn other_ways(&self) -> BTreeSet<Way> {
-        self.hosts.iter().map(Host::way).filter(|way| *way != self.way).collect()
+        self.hosts.iter().map(|host| host.way).filter(|way| *way != self.way).collect()
     }
 
     /// What firmware gets on this way; the first rule that holds counts. Where a firmware cannot go that way, it goes the

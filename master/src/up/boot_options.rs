@@ -1,24 +1,27 @@
 //! Which loader the firmware of a node gets, in dnsmasq's words.
 
 use std::fmt::Write;
-use std::net::Ipv4Addr;
 
-use crate::config::nodes::BootPath;
+use crate::config::nodes::{BootPath, Nodes};
+use crate::config::site::Site;
 use crate::menu::{grub, ipxe, pxelinux, syslinux};
 
+/// The tag of nodes for which the site's default does not count.
+const OWN: &str = "own-path";
+
 /// The tag of nodes that boot in this way.
-pub(crate) fn tag(path: BootPath) -> String {
+fn tag(path: BootPath) -> String {
     format!("boot-{path}")
 }
 
 /// What dnsmasq answers to firmware and to iPXE, by client architecture (RFC 4578; 16 is that of UEFI HTTP boot) and by
-/// the tags of the nodes. `master` is the address of TFTP, `boot` the URL of the boot files, `default` the way of
-/// machines that no node entry names.
+/// the tags of the nodes. `boot` is the URL of the boot files.
 ///
 /// Where a firmware cannot go the way that is asked for, it goes its own: BIOS by PXELINUX, UEFI by iPXE. No two of the
 /// rules are ever true at once. Network cards with an iPXE ROM say that they are iPXE from the start, so that alone
 /// decides nothing.
-pub(super) fn options(master: Ipv4Addr, boot: &str, default: Option<BootPath>) -> String {
+pub(super) fn options(site: &Site, nodes: &Nodes, boot: &str) -> String {
+    let master = site.config().network.address.address;
     let [pxelinux, _] = pxelinux::LOADERS.map(|loader| loader.name);
     let [syslinux, _] = syslinux::LOADERS.map(|loader| loader.name);
     let [grub] = grub::LOADERS.map(|loader| loader.name);
@@ -30,8 +33,13 @@ pub(super) fn options(master: Ipv4Addr, boot: &str, default: Option<BootPath>) -
         let _ = writeln!(text, "dhcp-match=set:{firmware},option:client-arch,{architecture}");
     }
     text.push_str("dhcp-userclass=set:ipxe,iPXE\n");
-    if let Some(path) = default {
-        let _ = writeln!(text, "tag-if=set:{},tag:!known", tag(path));
+    for node in nodes.iter() {
+        if let (Some(mac), Some(path)) = (node.mac, node.boot) {
+            let _ = writeln!(text, "dhcp-mac=set:{OWN},{mac}\ndhcp-mac=set:{},{mac}", tag(path));
+        }
+    }
+    if let Some(path) = site.boot_path(None) {
+        let _ = writeln!(text, "tag-if=set:{},tag:!{OWN}", tag(path));
     }
     let other = format!("tag:efi64,tag:!{by_grub},tag:!{by_syslinux}");
     for (tags, file) in [

@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use super::boot_options;
 use crate::aside;
 use crate::config::addresses::Mac;
-use crate::config::nodes::{Bmc, BootPath, Nodes};
+use crate::config::nodes::{Bmc, Nodes};
 use crate::config::site::Site;
 use crate::menu;
 
@@ -26,6 +26,7 @@ const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(5);
 
 /// The files that dnsmasq works with.
+#[derive(Debug)]
 struct Files {
     config: PathBuf,
     nodes: NodeFiles,
@@ -42,20 +43,19 @@ struct NodeFiles {
 }
 
 impl NodeFiles {
-    fn write(&self, site: &Site, nodes: &Nodes) -> Result<()> {
+    fn write(&self, nodes: &Nodes) -> Result<()> {
         let (mut dhcp, mut dns) = (String::new(), String::new());
-        let mut host = |mac: Option<Mac>, path: Option<BootPath>, ip: Ipv4Addr, name: &str| {
+        let mut host = |mac: Option<Mac>, ip: Ipv4Addr, name: &str| {
             // A port that is not known yet gets nothing, its name is known all the same.
             if let Some(mac) = mac {
-                let tag = path.map_or(String::new(), |path| format!("set:{},", boot_options::tag(path)));
-                dhcp.push_str(&format!("{mac},{tag}{ip},{name}\n"));
+                dhcp.push_str(&format!("{mac},{ip},{name}\n"));
             }
             dns.push_str(&format!("{ip} {name}\n"));
         };
         for node in nodes.iter() {
-            host(node.mac, site.boot_path(Some(node)), node.ip, node.name.as_str());
+            host(node.mac, node.ip, node.name.as_str());
             if let Some(bmc) = &node.bmc {
-                host(bmc.mac, None, bmc.ip, &Bmc::name_of(&node.name));
+                host(bmc.mac, bmc.ip, &Bmc::name_of(&node.name));
             }
         }
         aside::write(&self.dhcp, dhcp.as_bytes())?;
@@ -68,8 +68,8 @@ impl NodeFiles {
 pub(super) struct Dnsmasq {
     child: Child,
     stderr: PathBuf,
-    log: PathBuf,
-    nodes: NodeFiles,
+    files: Files,
+    configuration: String,
 }
 
 impl Dnsmasq {
@@ -86,8 +86,9 @@ impl Dnsmasq {
             log: log.join("dnsmasq.log"),
             tftp: site.tftp(),
         };
-        aside::write(&files.config, configuration(site, &files, port)?.as_bytes())?;
-        files.nodes.write(site, nodes)?;
+        let configuration = configuration(site, nodes, &files, port)?;
+        aside::write(&files.config, configuration.as_bytes())?;
+        files.nodes.write(nodes)?;
         let stderr = run.join("dnsmasq.err");
         let stderr_file = fs::File::create(&stderr).with_context(|| format!("making {}", stderr.display()))?;
         // setpriv asks the kernel to end dnsmasq when we die, even by SIGKILL; a dnsmasq left
@@ -102,7 +103,7 @@ impl Dnsmasq {
             .kill_on_drop(true)
             .spawn()
             .advise("starting dnsmasq through setpriv", "install it: apt-get install util-linux")?;
-        let mut dnsmasq = Self { child, stderr, log: files.log, nodes: files.nodes };
+        let mut dnsmasq = Self { child, stderr, files, configuration };
         let address = site.config().network.address.address;
         let deadline = Instant::now() + START;
         loop {
@@ -118,19 +119,26 @@ impl Dnsmasq {
                 dnsmasq.stop().await?;
                 return Err(anyhow::anyhow!("nothing comes back from {address} port 69")).advise(
                     format!("waiting {} s for dnsmasq to answer TFTP", START.as_secs()),
-                    format!("look for a firewall on this machine, and into {}", dnsmasq.log.display()),
+                    format!("look for a firewall on this machine, and into {}", dnsmasq.files.log.display()),
                 );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Tells it of other nodes.
+    /// Tells it of other nodes. It starts again where the way changes in which some of them boot: tags of nodes in
+    /// the files that it reads again end dnsmasq 2.90 when it does, once a client had one.
     ///
     /// # Errors
-    /// The disk refuses, or the system to signal it.
-    pub(super) fn reload(&self, site: &Site, nodes: &Nodes) -> Result<()> {
-        self.nodes.write(site, nodes)?;
+    /// The disk refuses, the system to signal it, or it does not start again.
+    pub(super) async fn reload(&mut self, site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
+        if configuration(site, nodes, &self.files, port)? != self.configuration {
+            log::info!("some nodes boot in another way: dnsmasq starts again");
+            self.stop().await?;
+            *self = Self::start(site, nodes, port).await?;
+            return Ok(());
+        }
+        self.files.nodes.write(nodes)?;
         self.signal(Signal::SIGHUP).context("telling dnsmasq to read its nodes again")
     }
 
@@ -172,7 +180,7 @@ impl Dnsmasq {
             format!(
                 "another DHCP or TFTP server may run here (ss -lunp), the interface may be missing (ip address), \
                  or dnsmasq may not be installed (apt-get install dnsmasq-base); its log is {}",
-                self.log.display()
+                self.files.log.display()
             ),
         )
     }
@@ -203,7 +211,7 @@ fn answers_tftp(server: Ipv4Addr) -> Result<()> {
     }
 }
 
-fn configuration(site: &Site, files: &Files, port: u16) -> Result<String> {
+fn configuration(site: &Site, nodes: &Nodes, files: &Files, port: u16) -> Result<String> {
     let network = &site.config().network;
     let mut text = String::from("# Written by `rootstream up` at every start, from site.toml and nodes.toml.\n");
     let mut line = |words: String| {
@@ -223,15 +231,14 @@ fn configuration(site: &Site, files: &Files, port: u16) -> Result<String> {
     line(format!("dhcp-hostsfile={}", path(&files.nodes.dhcp)?));
     line(format!("addn-hosts={}", path(&files.nodes.dns)?));
     line(format!("enable-tftp\ntftp-root={}", path(&files.tftp)?));
-    text.push_str(&dhcp(site, port));
+    text.push_str(&dhcp(site, nodes, port));
     Ok(text)
 }
 
 /// What nodes are told, in dnsmasq's words. `port` is that of HTTP.
-pub(crate) fn dhcp(site: &Site, port: u16) -> String {
+pub(crate) fn dhcp(site: &Site, nodes: &Nodes, port: u16) -> String {
     let network = &site.config().network;
     let (net, mask, lease) = (network.address.network(), network.address.mask(), &network.lease);
-    let master = network.address.address;
     let mut text = String::new();
     let mut line = |words: String| {
         let _ = writeln!(text, "{words}");
@@ -257,7 +264,7 @@ pub(crate) fn dhcp(site: &Site, port: u16) -> String {
         line(format!("domain={domain}\nexpand-hosts\nlocal=/{domain}/"));
     }
     let boot = format!("{}/boot", menu::origin(site, port));
-    line(boot_options::options(master, &boot, site.boot_path(None)).trim_end().to_owned());
+    line(boot_options::options(site, nodes, &boot).trim_end().to_owned());
     // Stage 1 knows the site's own server by this and need not wait for other offers.
     line("dhcp-vendorclass=set:rootstream,rootstream\ndhcp-option-force=tag:rootstream,60,rootstream".to_owned());
     if let Some(prefix) = network.ipv6_prefix {

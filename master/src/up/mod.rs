@@ -1,7 +1,7 @@
 //! The master's services in the foreground: HTTP by ourselves, DHCP and TFTP by a dnsmasq child.
 
 mod access;
-pub(crate) mod boot_options;
+mod boot_options;
 mod digests;
 pub(crate) mod dnsmasq;
 mod entity;
@@ -86,7 +86,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
         tokio::select! {
             why = dnsmasq.ended() => break Some(why),
             () = stop.asked() => break None,
-            _ = again.recv() => match reload(site, &dnsmasq, port) {
+            _ = again.recv() => match reload(site, &mut dnsmasq, port).await {
                 Ok(count) => log::info!("read again: {count} nodes"),
                 // What worked goes on working.
                 Err(error) => log::error!("nothing was changed: {error:#}"),
@@ -109,10 +109,10 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
 }
 
 /// Reads the nodes and the newest builds again; returns how many nodes there are.
-fn reload(site: &Site, dnsmasq: &Dnsmasq, port: u16) -> Result<usize> {
+async fn reload(site: &Site, dnsmasq: &mut Dnsmasq, port: u16) -> Result<usize> {
     let nodes = Nodes::of(site)?;
     menu::write(site, &nodes, port)?;
-    dnsmasq.reload(site, &nodes)?;
+    dnsmasq.reload(site, &nodes, port).await?;
     Ok(nodes.iter().count())
 }
 
