@@ -25,6 +25,7 @@ use rootstream_lab::faulty::{Request, Server, answer, head};
 use rootstream_lab::machine::Machine;
 use rootstream_lab::node::Node;
 use rootstream_lab::packages::build_dir;
+use rootstream_lab::patience::Patience;
 use rootstream_lab::ssh;
 use rootstream_lab::switch::Mode;
 use rootstream_lab::transcript::Transcript;
@@ -214,7 +215,7 @@ impl Debian {
 
     /// What a command prints in the node.
     fn ssh(&self, command: &str) -> String {
-        ssh::run(&self.key, ADDRESS, command).unwrap()
+        ssh::run(&self.key, ADDRESS, command, Patience::with(1)).unwrap()
     }
 
     fn assert_one_address(&self, port: &str) {

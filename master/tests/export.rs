@@ -36,6 +36,11 @@ fn site() -> TestSite {
 /// The same with all of `[network]` filled in.
 fn full_site() -> TestSite {
     let site = site();
+    site.done(&["node", "set", "If-2", "boot=grub"]);
+    site.done(&["node", "add", "n3", "--mac", "52:54:00:ac:10:03", "--ip", "172.16.0.3"]);
+    site.done(&["node", "add", "n4", "--mac", "52:54:00:ac:10:04", "--ip", "172.16.0.4"]);
+    site.done(&["node", "set", "n3", "boot=ipxe"]);
+    site.done(&["node", "set", "n4", "boot=syslinux"]);
     let config = site.read("site.toml");
     let keys = ["gateway", "dns", "domain", "lease", "ipv6_prefix"];
     let config = keys.iter().fold(config, |text, key| text.replace(&format!("# {key} ="), &format!("{key} =")));
@@ -159,7 +164,7 @@ fn odd_site() -> TestSite {
     )
     .unwrap();
     let nodes = [
-        ("0a", "mac = '02-00-00-AB-CD-EF'", "10.0.0.10", ""),
+        ("0a", "mac = '02-00-00-AB-CD-EF'\nboot = 'grub'", "10.0.0.10", ""),
         ("If", "mac = '02:00:00:00:00:01'", "10.0.0.11", "[node.bmc]\nmac = '02:00:00:00:00:02'\nip = '10.0.0.12'\n"),
         ("range-1", "", "10.0.0.13", "[node.bmc]\nip = '192.168.7.1'\n"),
     ];
@@ -174,7 +179,7 @@ fn odd_site() -> TestSite {
 #[test]
 fn the_files_of_a_site_of_odd_names_are_these() {
     let site = odd_site();
-    for server in ["dnsmasq", "isc-dhcp", "kea", "tftpd", "nginx", "pxelinux"] {
+    for server in ["dnsmasq", "isc-dhcp", "kea", "tftpd", "nginx", "pxelinux", "ipxe", "grub"] {
         let text =
             site.done(&["config", server]).replace(site.path("").to_str().unwrap().trim_end_matches('/'), "/srv/odd");
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{server}.txt"));
@@ -260,7 +265,7 @@ fn files_of_others_stay() {
 
 /// What a client learns that asks as `architecture` (option 93) and this vendor class, `name=value` a line; nothing where
 /// nobody answers.
-fn udhcpc(site: &TestSite, mac: &str, architecture: u16, class: &str) -> String {
+fn udhcpc(site: &TestSite, mac: &str, architecture: u16, class: &str, more: &[&str]) -> String {
     ip(&format!("link set n1 address {mac}")).unwrap();
     let (script, lease) = (site.path("lease.sh"), site.path("lease"));
     fs::write(&script, "#!/bin/sh\n[ \"$1\" = bound ] && env > \"$LEASE\"\nexit 0\n").unwrap();
@@ -268,7 +273,7 @@ fn udhcpc(site: &TestSite, mac: &str, architecture: u16, class: &str) -> String 
     let _ = fs::remove_file(&lease);
     let mut client = Command::new("busybox");
     client.args(["udhcpc", "-i", "n1", "-n", "-q", "-f", "-t", "15", "-T", "1", "-O", "hostname", "-O", "60"]);
-    client.args(["-x", &format!("0x5d:{architecture:04x}"), "-V", class, "-s"]).arg(script);
+    client.args(["-x", &format!("0x5d:{architecture:04x}"), "-V", class, "-s"]).arg(script).args(more);
     client.env_clear().env("PATH", "/usr/bin:/bin").env("LEASE", &lease);
     let _ = client.output().unwrap();
     fs::read_to_string(lease).unwrap_or_default()
@@ -281,22 +286,44 @@ fn assert_leases(site: &TestSite) {
             assert!(leased.lines().any(|l| l == *line), "{line} is not in {leased}");
         }
     };
-    let bios = udhcpc(site, "52:54:00:ac:10:01", 0, "PXEClient:Arch:00000:UNDI:002001");
+    let bios = udhcpc(site, "52:54:00:ac:10:01", 0, "PXEClient:Arch:00000:UNDI:002001", &[]);
     has(
         &bios,
         &["ip=172.16.0.1", "hostname=n1", "subnet=255.255.255.0", "broadcast=172.16.0.255", "router=172.16.0.253"],
     );
     has(&bios, &["lease=3600", "siaddr=172.16.0.254", "domain=cluster.example.org", "dns=172.16.0.254"]);
     has(&bios, &["boot_file=pxelinux.0"]);
-    let uefi = udhcpc(site, "52:54:00:ac:10:02", 7, "PXEClient:Arch:00007:UNDI:003016");
-    has(&uefi, &["ip=172.16.0.2"]);
-    assert!(!uefi.contains("pxelinux.0"), "{uefi}");
+    let pxe = |mac: &str, architecture: u16, more: &[&str]| {
+        udhcpc(site, mac, architecture, &format!("PXEClient:Arch:{architecture:05}:UNDI:003016"), more)
+    };
+    let grub = "52:54:00:ac:10:02";
+    let uefi = pxe(grub, 7, &[]);
+    has(&uefi, &["ip=172.16.0.2", "boot_file=grub/grubnetx64.efi"]);
     assert!(uefi.lines().any(|line| line.eq_ignore_ascii_case("hostname=If-2")), "{uefi}");
-    let unknown = udhcpc(site, "52:54:00:ac:10:77", 0, "PXEClient:Arch:00000:UNDI:002001");
+    has(&pxe(grub, 0, &[]), &["boot_file=pxelinux.0"]);
+    let ipxe = ["-x", "0x4d:69505845"];
+    let script = format!("boot_file=http://{MASTER}/boot/ipxe/boot.ipxe");
+    let n1 = "52:54:00:ac:10:01";
+    has(&pxe(n1, 9, &[]), &["boot_file=ipxe/snponly.efi"]);
+    has(&pxe(n1, 7, &ipxe), &[&script]);
+    has(&pxe(n1, 0, &ipxe), &["boot_file=pxelinux.0"]);
+    let by_ipxe = "52:54:00:ac:10:03";
+    has(&pxe(by_ipxe, 0, &[]), &["ip=172.16.0.3", "boot_file=ipxe/undionly.kpxe"]);
+    has(&pxe(by_ipxe, 0, &ipxe), &[&script]);
+    has(&pxe("52:54:00:ac:10:04", 7, &ipxe), &["ip=172.16.0.4", "boot_file=syslinux.efi"]);
+    let http = udhcpc(site, grub, 16, "HTTPClient:Arch:00016:UNDI:003001", &[]);
+    has(&http, &["vendor=HTTPClient", &format!("boot_file=http://{MASTER}/boot/ipxe/snponly.efi")]);
+    let unknown = udhcpc(site, "52:54:00:ac:10:77", 0, "PXEClient:Arch:00000:UNDI:002001", &[]);
     has(&unknown, &["boot_file=pxelinux.0"]);
     assert!(unknown.contains("ip=172.16.0.2") && !unknown.contains("ip=172.16.0.2\n"), "{unknown}");
+    // Firmware, stage 1 and stage 2 may each have another client identifier.
+    let address = |leased: &str| leased.lines().find(|line| line.starts_with("ip=")).unwrap().to_owned();
+    for (mac, before) in [(n1, &bios), ("52:54:00:ac:10:77", &unknown)] {
+        let other = pxe(mac, 0, &["-C", "-x", "0x3d:00fedcba9876"]);
+        assert_eq!(address(&other), address(before));
+    }
     assert!(!bios.contains("vendor="), "{bios}");
-    let stage_1 = udhcpc(site, "52:54:00:ac:10:01", 0, "rootstream");
+    let stage_1 = udhcpc(site, "52:54:00:ac:10:01", 0, "rootstream", &[]);
     has(&stage_1, &["ip=172.16.0.1", "vendor=rootstream"]);
 }
 
@@ -309,6 +336,7 @@ fn classic(site: &TestSite, programs: &Programs) -> Classic {
     Classic::start(programs, &site.path("classic"), &site.path("log"), "br0").unwrap()
 }
 
+// F17
 #[test]
 fn dhcpd_tells_what_up_would_and_tftpd_has_the_menus() {
     let programs = fetch();
@@ -414,6 +442,7 @@ fn nginx_answers_as_up_does() {
     assert_eq!(fetched(&["-r", "99999999-"], &format!("http://{MASTER}{archive}")).0, "416");
 }
 
+// F17
 #[test]
 fn kea_tells_what_up_would() {
     fetch();
@@ -438,6 +467,7 @@ fn kea_tells_what_up_would() {
     assert_leases(&site);
 }
 
+// F17
 #[test]
 fn dnsmasq_tells_what_up_would() {
     network();

@@ -130,6 +130,24 @@ fn curl(url: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Takes a lease as firmware of this client architecture does, or iPXE on top of it; returns the boot file.
+fn boot_file(site: &TestSite, architecture: &str, class: &str, ipxe: bool) -> String {
+    let script = site.path("lease.sh");
+    fs::write(&script, "#!/bin/sh\n[ \"$1\" = bound ] && env > \"$LEASE\"\nexit 0\n").unwrap();
+    shell("chmod +x \"$1\"", &script);
+    let lease = site.path("lease");
+    let mut client = Command::new("busybox");
+    client.args(["udhcpc", "-i", "n1", "-n", "-q", "-f", "-t", "20", "-T", "1", "-V", class]);
+    client.args(["-x", &format!("0x5d:{architecture}")]);
+    if ipxe {
+        client.args(["-x", "0x4d:69505845"]);
+    }
+    let output = client.arg("-s").arg(script).env("LEASE", &lease).output().unwrap();
+    assert!(output.status.success(), "{}{}", stderr(&output), site.read("log/dnsmasq.log"));
+    let leased = fs::read_to_string(lease).unwrap();
+    leased.lines().find_map(|line| line.strip_prefix("boot_file=")).unwrap_or("none").to_owned()
+}
+
 /// Takes a lease as a BIOS network card does; returns what the client learnt, `name=value` a line.
 fn udhcpc(script: &Path, lease: &Path) -> String {
     let output = Command::new("busybox")
@@ -368,4 +386,60 @@ fn a_transfer_under_way_may_end_before_the_server_does() {
     assert_eq!(up.0.wait().unwrap().code(), Some(0));
     assert!(Path::new(&site.path("log/http.log")).exists());
     assert!(site.read("log/http.log").contains(" 200 30000000 "));
+}
+
+#[test]
+fn each_firmware_gets_the_loader_of_the_nodes_boot_path() {
+    network();
+    let site = site();
+    let up = Up::start(&site);
+    let by_http = format!("http://{MASTER}/boot/ipxe/");
+    let (loader, script) = (format!("{by_http}snponly.efi"), format!("{by_http}boot.ipxe"));
+    let (loader, script) = (loader.as_str(), script.as_str());
+    let said = || site.read("up.err").matches("read again").count();
+    // BIOS, UEFI and UEFI's HTTP boot; then iPXE on BIOS and on UEFI.
+    for (path, expected) in [
+        ("", ["pxelinux.0", "ipxe/snponly.efi", loader, "pxelinux.0", script]),
+        ("pxelinux", ["pxelinux.0", "ipxe/snponly.efi", loader, "pxelinux.0", script]),
+        ("ipxe", ["ipxe/undionly.kpxe", "ipxe/snponly.efi", loader, script, script]),
+        ("grub", ["pxelinux.0", "grub/grubnetx64.efi", loader, "pxelinux.0", "grub/grubnetx64.efi"]),
+        ("syslinux", ["pxelinux.0", "syslinux.efi", loader, "pxelinux.0", "syslinux.efi"]),
+        ("http", ["pxelinux.0", "ipxe/snponly.efi", loader, "pxelinux.0", script]),
+    ] {
+        let before = said();
+        site.done(&["node", "set", "n1", &format!("boot={path}")]);
+        up.signal(Signal::SIGHUP);
+        eventually("it reads again", || said() > before);
+        let requests = [
+            ("0000", "PXEClient", false),
+            ("0007", "PXEClient", false),
+            ("0010", "HTTPClient", false),
+            ("0000", "PXEClient", true),
+            ("0007", "PXEClient", true),
+        ];
+        let told = requests.map(|(architecture, class, ipxe)| boot_file(&site, architecture, class, ipxe));
+        assert_eq!(told, expected, "boot = {path}");
+    }
+
+    // The loaders and their scripts are there, and the one for a node that cannot boot says why.
+    for file in ["ipxe/snponly.efi", "ipxe/undionly.kpxe", "grub/grubnetx64.efi", "syslinux.efi", "ldlinux.e64"] {
+        assert!(curl(&format!("tftp://{MASTER}/{file}")).len() > 10_000, "{file}");
+    }
+    assert!(curl(loader).len() > 10_000);
+    assert!(curl(script).contains("01-${netX/mac:hexhyp}.ipxe"));
+    let one = curl(&format!("{by_http}01-52-54-00-ac-10-01.ipxe"));
+    let kernel = format!("http://{MASTER}/boot/compute/vmlinuz-{RELEASE}");
+    assert!(one.starts_with(&format!("#!ipxe\nkernel {kernel} initrd=initramfs BOOTIF=")), "{one}");
+    assert_eq!(curl(&kernel), "kernel".repeat(1000));
+    let why = "rootstream: node n2: the image other is not published; run: rootstream image publish other";
+    let other = curl(&format!("{by_http}01-52-54-00-ac-10-02.ipxe"));
+    assert_eq!(other, format!("#!ipxe\necho {why}\nsleep 5\nexit 1\n"));
+    assert_eq!(curl(&format!("tftp://{MASTER}/grub/52:54:00:ac:10:02.cfg")), format!("echo '{why}'\n"));
+
+    // Files of a node that is gone go with it.
+    site.done(&["node", "rm", "n2"]);
+    up.signal(Signal::SIGHUP);
+    eventually("n2 has no script", || !site.path("tftp/ipxe/01-52-54-00-ac-10-02.ipxe").exists());
+    eventually("nor a configuration", || !site.path("tftp/grub/52:54:00:ac:10:02.cfg").exists());
+    assert!(site.path("tftp/grub/default.cfg").exists() && site.path("tftp/grub/grub.cfg").exists());
 }

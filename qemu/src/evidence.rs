@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::classic;
+use crate::firmware::Firmware;
 use crate::machine::Machine;
 use crate::servers::Servers;
-use crate::site::{BRIDGE, MASTER, NODE_MAC};
+use crate::site::{BRIDGE, MASTER, Member};
+use crate::timeline::{DNSMASQ, HTTP, fetched};
 use crate::transcript::{Line, Transcript};
 use crate::{network, sockets};
 
@@ -124,25 +127,47 @@ impl Visit {
     }
 }
 
-/// Gathers the evidence while everything still runs. `tap` is the node's wire.
+/// A node that was booted, and what it is asked about.
+#[derive(Debug)]
+pub struct Booted<'a> {
+    /// Which one.
+    pub node: &'a Member,
+    /// Its machine.
+    pub machine: &'a mut Machine,
+    /// What it said of itself.
+    pub visit: &'a Visit,
+}
+
+/// Gathers the evidence while everything still runs. `servers` are those that run.
 ///
 /// # Errors
-/// A trace that every boot leaves is missing.
-pub fn gather(
-    transcript: &Transcript,
-    servers: &Servers,
-    machine: &mut Machine,
-    tap: &str,
-    visit: &Visit,
-) -> Result<Evidence> {
-    let dhcp: Vec<String> = servers.dhcp_log(transcript).into_iter().map(|line| line.text).collect();
-    let port = network::port(tap)?;
-    ensure!(port.carrier && port.master.as_deref() == Some(BRIDGE), "{tap} is not a live port of {BRIDGE}: {port:?}");
+/// A trace that every boot leaves is missing, or the nodes differ.
+pub fn gather(transcript: &Transcript, servers: &Servers, nodes: &mut [Booted<'_>]) -> Result<Evidence> {
+    let mut all = nodes.iter_mut().map(|booted| of_one(transcript, servers, booted));
+    let mut evidence = all.next().context("no node was booted")??;
+    for other in all {
+        let other = other?;
+        ensure!(other == evidence, "the nodes differ: {other}, and {evidence}");
+    }
+    evidence.nodes = logins(&transcript.containing(" login: "));
+    Ok(evidence)
+}
+
+fn of_one(transcript: &Transcript, servers: &Servers, booted: &mut Booted<'_>) -> Result<Evidence> {
+    let Booted { node, machine, visit } = booted;
+    let port = network::port(&node.tap)?;
+    ensure!(
+        port.carrier && port.master.as_deref() == Some(BRIDGE),
+        "{} is not a live port of {BRIDGE}: {port:?}",
+        node.tap
+    );
     let power = if sockets::parent(machine.id())? == std::process::id() { "lab" } else { "other" };
+    let sources = [DNSMASQ, HTTP].into_iter().chain(classic::LOGS.map(|(source, _)| source));
+    let logs: Vec<Line> = sources.flat_map(|source| transcript.lines(source)).collect();
     Ok(Evidence {
-        firmware: firmware(&dhcp)?,
+        firmware: firmware(&logs, node)?.as_str(),
         servers: servers.owners()?,
-        nodes: logins(&transcript.containing(" login: ")),
+        nodes: 1,
         power,
         trust: visit.trust.clone(),
         image: visit.image()?,
@@ -151,15 +176,34 @@ pub fn gather(
     })
 }
 
-/// The firmware of the node that PXE-booted, from the first client architecture it sent (RFC 4578).
-fn firmware(dhcp: &[String]) -> Result<&'static str> {
-    let arch = dhcp.iter().find_map(|line| line.split_once("PXEClient:Arch:")?.1.split(':').next());
-    let code = arch.with_context(|| format!("no PXE client in the DHCP log of {MASTER}"))?;
-    ensure!(dhcp.iter().any(|line| line.contains("DHCPACK") && line.contains(NODE_MAC)), "no lease for {NODE_MAC}");
-    match code {
-        "00000" => Ok("bios"),
-        "00007" | "00009" => Ok("uefi"),
-        other => anyhow::bail!("client architecture {other} is of no firmware that the lab knows"),
+/// The firmware of a node: the first client architecture that it sent (RFC 4578) and the files that it fetched tell.
+fn firmware(logs: &[Line], node: &Member) -> Result<Firmware> {
+    let dhcp: Vec<&str> = logs.iter().filter(|line| line.source == DNSMASQ).map(|line| line.text.as_str()).collect();
+    // The lines of one exchange begin with its number.
+    let number = |line: &str| line.split_once("]: ").and_then(|(_, said)| said.split(' ').next()).map(str::to_owned);
+    let is_lease = |line: &Line| classic::leased(&line.source, &line.text, &node.mac);
+    ensure!(
+        dhcp.iter().any(|line| line.contains("DHCPACK(") && line.contains(&node.mac)) || logs.iter().any(is_lease),
+        "{MASTER} logged no lease for {}",
+        node.mac
+    );
+    let own: BTreeSet<String> =
+        dhcp.iter().filter(|line| line.contains(&node.mac)).filter_map(|line| number(line)).collect();
+    let asked = dhcp.into_iter().filter(|line| number(line).is_some_and(|number| own.contains(&number)));
+    let code = asked
+        .filter_map(|line| line.split_once("Client:Arch:")?.1.split(':').next())
+        .chain(logs.iter().filter_map(|line| classic::architecture(&line.source, &line.text, &node.mac)))
+        .next();
+    let code = code.with_context(|| format!("no client architecture of {} in the DHCP log of {MASTER}", node.name))?;
+    let has = |file: &String| logs.iter().any(|line| fetched(&line.source, &line.text, file, &node.address));
+    let possible = Firmware::ALL.into_iter().filter(|firmware| firmware.architectures().contains(&code));
+    let taken: Vec<_> = possible.filter(|firmware| firmware.files(&node.dashed()).iter().all(has)).collect();
+    match taken[..] {
+        [one] => Ok(one),
+        _ => bail!(
+            "client architecture {code} and the files that {} fetched tell of no one firmware: {taken:?}",
+            node.name
+        ),
     }
 }
 
@@ -171,19 +215,50 @@ fn logins(prompts: &[Line]) -> usize {
 mod tests {
     use super::*;
 
+    fn log(source: &str, lines: &[&str]) -> Vec<Line> {
+        let at = std::time::Instant::now();
+        lines.iter().map(|text| Line { source: source.to_owned(), text: (*text).to_owned(), at }).collect()
+    }
+
+    fn lease(number: u32, class: &str, node: &Member) -> Vec<Line> {
+        let Member { mac, address, name, .. } = node;
+        let stamp = "Nov 23 06:00:00 dnsmasq-dhcp[9]: ";
+        log(
+            DNSMASQ,
+            &[
+                &format!("{stamp}{number} vendor class: {class}:UNDI:003000"),
+                &format!("{stamp}{number} DHCPDISCOVER(br0) {mac}"),
+                &format!("{stamp}{number} DHCPACK(br0) {address} {mac} {name}"),
+            ],
+        )
+    }
+
     #[test]
-    fn firmware_is_what_the_client_sent() {
-        let log = |arch: &str| {
-            vec![
-                format!("1 vendor class: PXEClient:Arch:{arch}:UNDI:002001"),
-                format!("1 DHCPACK(br0) 172.16.0.1 {NODE_MAC} n1"),
-            ]
+    fn firmware_is_what_the_client_sent_and_fetched() {
+        let (one, other) = (Member::new(1), Member::new(2));
+        let tftp = |file: &str, node: &Member| {
+            log(DNSMASQ, &[&format!("Nov 23 06:00:00 dnsmasq-tftp[9]: sent /site/tftp/{file} to {}", node.address)])
         };
-        assert_eq!(firmware(&log("00000")).unwrap(), "bios");
-        assert_eq!(firmware(&log("00007")).unwrap(), "uefi");
-        assert!(firmware(&log("00011")).is_err());
-        assert!(firmware(&[]).is_err());
-        assert!(firmware(&log("00000")[..1]).unwrap_err().to_string().contains("no lease"));
+        let http = |file: &str, node: &Member| {
+            log(HTTP, &[&format!("2026-11-23T06:00:00.000Z {} GET {file} - 200 9 0.010 done", node.address)])
+        };
+        let bios = [tftp("pxelinux.0", &one), tftp("ldlinux.c32", &one)].concat();
+        let pxe = lease(1, "PXEClient:Arch:00000", &one);
+        assert_eq!(firmware(&[&pxe[..], &bios].concat(), &one).unwrap(), Firmware::Bios);
+        assert!(firmware(&pxe, &one).unwrap_err().to_string().contains("tell of no one firmware: []"));
+        assert!(firmware(&bios, &one).unwrap_err().to_string().contains("no lease for 52:54:00:ac:10:01"));
+        // Another node's architecture and files are none of its own.
+        let uefi = lease(2, "PXEClient:Arch:00007", &other);
+        let grub = [tftp("grub/grubnetx64.efi", &other), tftp("grub/52:54:00:ac:10:02.cfg", &other)].concat();
+        let both = [&uefi[..], &grub, &pxe, &bios].concat();
+        assert_eq!(firmware(&both, &one).unwrap(), Firmware::Bios);
+        assert_eq!(firmware(&both, &other).unwrap(), Firmware::UefiGrub);
+        assert!(firmware(&[&uefi[..], &bios].concat(), &other).is_err());
+        // What comes after the firmware says that it is PXE.
+        let by_http = lease(3, "HTTPClient:Arch:00016", &one);
+        let ipxe = lease(4, "PXEClient:Arch:00007", &one);
+        let files = [http("/boot/ipxe/snponly.efi", &one), http("/boot/ipxe/01-52-54-00-ac-10-01.ipxe", &one)].concat();
+        assert_eq!(firmware(&[&by_http[..], &ipxe, &files].concat(), &one).unwrap(), Firmware::UefiHttp);
     }
 
     #[test]

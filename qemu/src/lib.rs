@@ -8,6 +8,7 @@ pub mod classic;
 pub mod enclosure;
 pub mod evidence;
 pub mod faulty;
+pub mod firmware;
 pub mod generic;
 pub mod hold;
 pub mod machine;

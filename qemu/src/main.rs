@@ -8,10 +8,11 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches};
 use rootstream_lab::choices::allowed;
 use rootstream_lab::enclosure::{Missing, run_enclosed, settle};
+use rootstream_lab::firmware::Firmware;
 use rootstream_lab::netboot::{self, Request};
 use rootstream_lab::packages::build_dir;
 use rootstream_lab::servers::Servers;
-use rootstream_lab::site::Site;
+use rootstream_lab::site::{Order, Site};
 
 /// The options of `lab boot`, each a variable of `make boot` in lower case.
 const VARIABLES: [&str; 9] = ["firmware", "servers", "nodes", "power", "trust", "image", "net", "accel", "hold"];
@@ -48,7 +49,9 @@ fn interface() -> clap::Command {
     let trust = Arg::new("trust").long("trust").value_parser(trust).default_value("signed");
     let image = PossibleValuesParser::new(allowed("IMAGE"));
     let image = Arg::new("image").long("image").value_parser(image).default_value("debian");
-    let site = clap::Command::new("site").args([init, trust, image]);
+    let firmware = PossibleValuesParser::new(allowed("FIRMWARE"));
+    let firmware = Arg::new("firmware").long("firmware").value_parser(firmware).default_value("bios");
+    let site = clap::Command::new("site").args([init, trust, image, firmware]);
     let site = site.about("Brings build/lab/site up to date and boots nothing");
     clap::Command::new("lab")
         .about("The lab: nodes that netboot on this machine")
@@ -62,7 +65,9 @@ fn site(arguments: &ArgMatches) -> Result<Site> {
     let init: &PathBuf = arguments.get_one("init").context("no --init")?;
     let signed = arguments.get_one::<String>("trust").is_some_and(|trust| trust == "signed");
     let image = arguments.get_one::<String>("image").context("no --image")?;
-    site.prepare(&std::path::absolute(init).context("naming the agent's binary")?, signed, image)?;
+    let init = &std::path::absolute(init).context("naming the agent's binary")?;
+    let firmware = Firmware::named(arguments.get_one::<String>("firmware").context("no --firmware")?)?;
+    site.prepare(&Order { init, signed, image, firmware })?;
     Ok(site)
 }
 
@@ -90,7 +95,14 @@ fn boot(arguments: &ArgMatches) -> Result<ExitCode> {
 fn boot_enclosed(arguments: &ArgMatches, outside: u32) -> Result<ExitCode> {
     settle()?;
     let asked = |name: &str| arguments.get_one::<String>(name).cloned().unwrap_or_default();
-    let request = Request { accel: asked("accel"), servers: asked("servers"), hold: asked("hold") == "1", outside };
+    let request = Request {
+        firmware: Firmware::named(&asked("firmware"))?,
+        nodes: asked("nodes").parse().context("reading --nodes")?,
+        accel: asked("accel"),
+        servers: asked("servers"),
+        hold: asked("hold") == "1",
+        outside,
+    };
     let (evidence, login) = netboot::run(&known_site()?, &request)?;
     let observed = evidence.to_string();
     ensure!(evidence.image == asked("image"), "asked for image={}, observed {}", asked("image"), evidence.image);

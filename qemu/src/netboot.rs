@@ -5,62 +5,71 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::enclosure::Missing;
-use crate::evidence::{Evidence, Visit, gather};
+use crate::evidence::{Booted, Evidence, Visit, gather};
+use crate::firmware::Firmware;
 use crate::machine::Machine;
 use crate::node::Node;
 use crate::patience::Patience;
 use crate::servers::Servers;
-use crate::site::{self, Site};
+use crate::site::{self, Member, Site};
 use crate::timeline::{Timeline, is_dead_end};
 use crate::transcript::{Line, Transcript};
 use crate::{hold, network, ssh};
 
-const TAP: &str = "tap0";
 const MEMORY_MIB: u32 = 1024;
 
 /// What to boot, and what to do with it.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// The nodes' firmware.
+    pub firmware: Firmware,
+    /// How many nodes boot at once.
+    pub nodes: u8,
     /// QEMU's accelerator.
     pub accel: String,
-    /// Whose servers it boots from: a value of SERVERS.
+    /// Whose servers they boot from: a value of SERVERS.
     pub servers: String,
-    /// Leave the node running, with the user on its console.
+    /// Leave the nodes running, with the user on the first one's console.
     pub hold: bool,
     /// A process outside that is in the lab's network namespace.
     pub outside: u32,
 }
 
-/// Boots a node from the site's master, in the namespaces of this process, and returns what it really
-/// was and how long it took from power-on to the login prompt. The timeline goes to stdout.
+/// Boots nodes from the site's master, in the namespaces of this process, and returns what they really
+/// were and how long it took from power-on to the last one's login prompt. The timeline goes to stdout.
 ///
 /// # Errors
-/// Any step fails. The console's last lines are on stderr then, and the error names the logs.
+/// Any step fails. The consoles' last lines are on stderr then, and the error names the logs.
 pub fn run(site: &Site, request: &Request) -> Result<(Evidence, Duration)> {
+    let members: Vec<Member> = (1..=request.nodes).map(Member::new).collect();
     network::bridge(site::BRIDGE, &site::ADDRESSES)
-        .and_then(|()| network::tap_on(TAP, site::BRIDGE))
+        .and_then(|()| members.iter().try_for_each(|node| network::tap_on(&node.tap, site::BRIDGE)))
         .context(Missing("this machine gives the lab no bridge and tap (/dev/net/tun)".to_owned()))?;
     let transcript = Transcript::default();
     let servers = Servers::start(&request.servers, site, &transcript)?;
-    let node = Node::new(site::NODE).memory(MEMORY_MIB).accel(&request.accel).nic(TAP, site::NODE_MAC);
-    let mut machine = node.power_on(&site.logs(), &transcript)?;
-    let outcome = boot(site, &servers, &mut machine, &transcript);
+    let power_on = |member: &Member| {
+        let node = Node::new(&member.name).memory(MEMORY_MIB).accel(&request.accel).firmware(request.firmware);
+        node.nic(&member.tap, &member.mac).power_on(&site.logs(), &transcript)
+    };
+    let mut machines: Vec<Machine> = members.iter().map(power_on).collect::<Result<_>>()?;
+    let outcome = boot(site, &servers, request.firmware, &members, &mut machines, &transcript);
     if outcome.is_err() {
-        eprintln!("{}", machine.last_words());
+        machines.iter().for_each(|machine| eprintln!("{}", machine.last_words()));
     }
     let outcome = outcome.with_context(|| {
         let logs = [site.logs(), site.folder().join("log")].map(|folder| folder.display().to_string());
-        format!("booting {} (logs: {})", site::NODE, logs.join(", "))
+        let names: Vec<&str> = members.iter().map(|node| node.name.as_str()).collect();
+        format!("booting {} (logs: {})", names.join(", "), logs.join(", "))
     });
-    if request.hold {
+    if let (true, Some(node), Some(machine)) = (request.hold, members.first(), machines.first()) {
         if let Err(error) = &outcome {
             eprintln!("{error:#}");
         }
-        invite(site, request.outside);
+        invite(site, node, request.outside);
         hold::attach(machine.attach()?)?;
     }
     let outcome = outcome?;
-    drop(machine);
+    drop(machines);
     servers.stop(&site.logs())?;
     Ok(outcome)
 }
@@ -68,45 +77,70 @@ pub fn run(site: &Site, request: &Request) -> Result<(Evidence, Duration)> {
 fn boot(
     site: &Site,
     servers: &Servers,
-    machine: &mut Machine,
+    firmware: Firmware,
+    members: &[Member],
+    machines: &mut [Machine],
     transcript: &Transcript,
 ) -> Result<(Evidence, Duration)> {
-    let mut timeline = Timeline::new(site::NODE, machine.powered());
+    let several = members.len() > 1;
+    let timeline = |(node, machine): (&Member, &Machine)| Timeline::new(node.clone(), firmware, machine.powered());
+    let mut timelines: Vec<Timeline> = members.iter().zip(machines.iter()).map(timeline).collect();
     let tftp = format!("{}/", site.folder().join("tftp").display());
-    tell("power-on", Duration::ZERO, &format!("{} {}", site::NODE, site::NODE_MAC));
+    for node in members {
+        tell(several, node, "power-on", Duration::ZERO, &format!("{} {}", node.name, node.mac));
+    }
     let login = transcript.wait(
-        Patience::with(1),
-        || machine.alive(),
+        Patience::with(members.len()),
+        || machines.iter_mut().try_for_each(Machine::alive),
         |line| {
-            if line.source == site::NODE && is_dead_end(&line.text) {
+            if is_dead_end(&line.text) && members.iter().any(|node| node.name == line.source) {
                 // The reason and what to do about it come in the lines after it.
                 std::thread::sleep(Duration::from_secs(2));
-                bail!("the node says: {}", line.text.trim());
+                bail!("{} says: {}", line.source, line.text.trim());
             }
-            Ok(look(&mut timeline, line, &tftp))
+            for timeline in &mut timelines {
+                look(several, timeline, line, &tftp);
+            }
+            // The last one of them, once all are there.
+            let logins: Option<Vec<Duration>> = timelines.iter().map(|timeline| timeline.when("login")).collect();
+            Ok(logins.and_then(|logins| logins.into_iter().max()))
         },
     )?;
-    let missing = timeline.missing();
-    ensure!(missing.is_empty(), "nobody reported these steps: {}", missing.join(", "));
-    let output = ssh::run(&site.key(), site::NODE_ADDRESS, Visit::COMMAND)?;
-    let visit = Visit::parse(&output).with_context(|| format!("the node answered over ssh:\n{output}"))?;
-    tell("ssh", machine.powered().elapsed(), &visit.uname);
-    ensure!(visit.hostname == site::NODE, "the node is named {}, not {}", visit.hostname, site::NODE);
-    let leased: Vec<_> = visit.leased.iter().map(ToString::to_string).collect();
-    ensure!(
-        visit.setup == "configured" && leased == [site::NODE_ADDRESS],
-        "systemd-networkd holds no lease of {} in the node: its port is {}, its addresses by DHCP are {leased:?}",
-        site::NODE_ADDRESS,
-        visit.setup
-    );
-    Ok((gather(transcript, servers, machine, TAP, &visit)?, login))
+    for timeline in &timelines {
+        let (missing, name) = (timeline.missing(), &timeline.node().name);
+        ensure!(missing.is_empty(), "nobody reported these steps of {name}: {}", missing.join(", "));
+    }
+    let mut visits = Vec::new();
+    for timeline in &timelines {
+        visits.push(visit(site, timeline, members.len())?);
+        let detail = visits.last().map_or("", |visit| visit.uname.as_str());
+        tell(several, timeline.node(), "ssh", timeline.powered().elapsed(), detail);
+    }
+    let booted = members.iter().zip(machines).zip(&visits);
+    let mut booted: Vec<Booted<'_>> = booted.map(|((node, machine), visit)| Booted { node, machine, visit }).collect();
+    Ok((gather(transcript, servers, &mut booted)?, login))
 }
 
-/// Prints the step that a line shows, and answers with the last one's time.
-fn look(timeline: &mut Timeline, line: &Line, tftp: &str) -> Option<Duration> {
-    let (step, at) = timeline.see(&line.source, &line.text, line.at)?;
-    tell(step, at, &detail(&line.text, tftp));
-    (step == "login").then_some(at)
+/// Asks a node over ssh what it is.
+fn visit(site: &Site, timeline: &Timeline, nodes: usize) -> Result<Visit> {
+    let Member { name, address, .. } = timeline.node();
+    let output = ssh::run(&site.key(), address, Visit::COMMAND, Patience::with(nodes))?;
+    let visit = Visit::parse(&output).with_context(|| format!("{name} answered over ssh:\n{output}"))?;
+    ensure!(visit.hostname == *name, "the node is named {}, not {name}", visit.hostname);
+    let leased: Vec<_> = visit.leased.iter().map(ToString::to_string).collect();
+    ensure!(
+        visit.setup == "configured" && leased == [address.as_str()],
+        "systemd-networkd holds no lease of {address} in {name}: its port is {}, its addresses by DHCP are {leased:?}",
+        visit.setup
+    );
+    Ok(visit)
+}
+
+/// Prints the step that a line shows.
+fn look(several: bool, timeline: &mut Timeline, line: &Line, tftp: &str) {
+    if let Some((step, at)) = timeline.see(&line.source, &line.text, line.at) {
+        tell(several, timeline.node(), step, at, &detail(&line.text, tftp));
+    }
 }
 
 /// A log line without its own stamp, which is the kernel's or the server's clock, and with boot files as
@@ -116,15 +150,18 @@ fn detail(line: &str, tftp: &str) -> String {
     said.trim().replace(tftp, "")
 }
 
-fn tell(step: &str, at: Duration, detail: &str) {
+/// One line of the timeline; whose, where there are several nodes.
+fn tell(several: bool, node: &Member, step: &str, at: Duration, detail: &str) {
     let detail: String = detail.chars().take(90).collect();
-    println!("{:7.2} s  {step:<12} {detail}", at.as_secs_f64());
+    let whose = if several { format!("{}  ", node.name) } else { String::new() };
+    println!("{:7.2} s  {whose}{step:<12} {detail}", at.as_secs_f64());
 }
 
-fn invite(site: &Site, outside: u32) {
-    let ssh = ssh::arguments(&site.key(), site::NODE_ADDRESS).join(" ");
+fn invite(site: &Site, node: &Member, outside: u32) {
+    let Member { name, address, .. } = node;
+    let ssh = ssh::arguments(&site.key(), address).join(" ");
     eprintln!(
-        "\nThe node keeps running. Its console is below; Ctrl-] ends it. No password opens it: log in by ssh from another terminal:"
+        "\n{name} keeps running. Its console is below; Ctrl-] ends it. No password opens it: log in by ssh from another terminal:"
     );
     eprintln!("  nsenter --target {outside} --net -- ssh {ssh}\n");
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::bound::Bound;
+use crate::firmware::Firmware;
 use crate::machine::Machine;
 use crate::qmp::Qmp;
 use crate::transcript::Transcript;
@@ -15,8 +16,8 @@ use crate::transcript::Transcript;
 /// Where a node's kernel comes from.
 #[derive(Clone, Debug)]
 enum Start {
-    /// The NIC's boot ROM asks the network.
-    Pxe,
+    /// The firmware asks the network.
+    Network(Firmware),
     /// QEMU loads it, which skips firmware, DHCP and TFTP.
     Direct { kernel: PathBuf, initramfs: PathBuf, cmdline: String },
 }
@@ -64,9 +65,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that boots from the network, with 1024 MiB and no NIC yet.
+    /// A node that boots from the network by BIOS, with 1024 MiB and no NIC yet.
     pub fn new(name: &str) -> Self {
-        Self { name: name.into(), memory: 1024, accel: "tcg".into(), nics: Vec::new(), start: Start::Pxe }
+        Self {
+            name: name.into(),
+            memory: 1024,
+            accel: "tcg".into(),
+            nics: Vec::new(),
+            start: Start::Network(Firmware::Bios),
+        }
     }
 
     /// Sets the memory in MiB.
@@ -101,6 +108,12 @@ impl Node {
         self
     }
 
+    /// Boots from the network by this firmware.
+    #[must_use]
+    pub fn firmware(self, firmware: Firmware) -> Self {
+        Self { start: Start::Network(firmware), ..self }
+    }
+
     /// Starts this kernel directly; the node powers off where it would reboot.
     #[must_use]
     pub fn direct(self, kernel: &Path, initramfs: &Path, cmdline: &str) -> Self {
@@ -121,7 +134,11 @@ impl Node {
         // QEMU appends to the console's log; one of an earlier boot would be taken for this one's.
         File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let stderr = File::create(&messages).with_context(|| format!("creating {}", messages.display()))?;
-        let qemu = Bound::start("qemu-system-x86_64", |c| c.args(self.arguments(sockets.path(), &log)).stderr(stderr))?;
+        let mut arguments = self.arguments(sockets.path(), &log);
+        if let Start::Network(firmware) = self.start {
+            arguments.extend(firmware.arguments(sockets.path())?);
+        }
+        let qemu = Bound::start("qemu-system-x86_64", |c| c.args(arguments).stderr(stderr))?;
         let (qemu, mut qmp) = connect(qemu, &sockets.path().join("qmp")).with_context(|| {
             let said = fs::read_to_string(&messages).unwrap_or_default();
             format!("powering {} on: {}", self.name, said.trim())
@@ -156,12 +173,14 @@ impl Node {
                 }
             };
             add(&["-netdev", &backend]);
-            // Without the ROM that nobody asks, the kernel starts a second earlier.
-            let rom = if matches!(self.start, Start::Pxe) || model.starts_with("usb-") { "" } else { ",romfile=" };
+            // Without the ROM that nobody asks, the kernel starts a second earlier. UEFI has its own way of asking, and
+            // the ROM, which is an iPXE, would do it in its place.
+            let has_rom = matches!(self.start, Start::Network(Firmware::Bios)) || model.starts_with("usb-");
+            let rom = if has_rom { "" } else { ",romfile=" };
             add(&["-device", &format!("{model},netdev=net{number},mac={mac}{rom}")]);
         }
         match &self.start {
-            Start::Pxe => add(&["-boot", "order=n"]),
+            Start::Network(_) => add(&["-boot", "order=n"]),
             Start::Direct { kernel, initramfs, cmdline } => {
                 add(&["-kernel", &kernel.display().to_string(), "-initrd", &initramfs.display().to_string()]);
                 add(&["-append", cmdline, "-no-reboot"]);
@@ -200,6 +219,8 @@ mod tests {
         let node = Node::new("n1").memory(768).nic("tap0", "52:54:00:ac:10:01");
         let pxe = line(&node);
         assert!(pxe.contains("-m 768") && pxe.ends_with("mac=52:54:00:ac:10:01 -boot order=n"), "{pxe}");
+        let uefi = line(&node.clone().firmware(Firmware::UefiGrub));
+        assert!(uefi.ends_with("mac=52:54:00:ac:10:01,romfile= -boot order=n"), "{uefi}");
         let cards = line(&node.clone().card("e1000e", "tap1", "52:54:00:ac:10:02").card("usb-net", "tap2", "x"));
         assert!(cards.contains("-device e1000e,netdev=net1,mac=52:54:00:ac:10:02"), "{cards}");
         assert!(cards.contains("-device qemu-xhci ") && cards.contains("usb-net,netdev=net2"), "{cards}");

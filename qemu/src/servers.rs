@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::bound::Bound;
-use crate::classic::{Classic, Programs};
+use crate::classic::{Classic, LOGS, Programs};
 use crate::site::{BRIDGE, Site};
 use crate::sockets;
-use crate::transcript::{Line, Transcript};
+use crate::transcript::Transcript;
 
 /// Running servers; they end with it.
 #[derive(Debug)]
@@ -42,16 +42,10 @@ impl Servers {
             return Ok(Self::Rootstream(site.up(transcript)?));
         }
         let classic = Classic::start(&Programs::unpacked()?, &site.classic(), &site.logs(), BRIDGE)?;
-        transcript.follow(DHCPD, &site.logs().join(crate::classic::DHCPD_LOG));
+        for (source, log) in LOGS {
+            transcript.follow(source, &site.logs().join(log));
+        }
         Ok(Self::Classic(classic))
-    }
-
-    /// The lines of the DHCP server's log.
-    pub fn dhcp_log(&self, transcript: &Transcript) -> Vec<Line> {
-        transcript.lines(match self {
-            Self::Rootstream(_) => "dnsmasq",
-            Self::Classic(_) => DHCPD,
-        })
     }
 
     /// Whose servers they are, by the processes that own the ports that nodes boot from.
@@ -94,9 +88,6 @@ impl Servers {
         Ok(())
     }
 }
-
-/// The source of dhcpd's lines in the transcript.
-const DHCPD: &str = "dhcpd";
 
 /// The file name of a process's program.
 fn program(pid: u32) -> Result<String> {

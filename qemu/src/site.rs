@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::bound::Bound;
 use crate::classic::FILES;
+use crate::firmware::Firmware;
 use crate::generic::run as quietly;
 use crate::patience::Patience;
 use crate::ssh;
@@ -19,12 +20,8 @@ pub const BRIDGE: &str = "br0";
 pub const MASTER: &str = "172.16.0.254";
 /// The master's addresses with their networks. QEMU's boot ROM waits 13 s for IPv6 where there is none.
 pub const ADDRESSES: [&str; 2] = ["172.16.0.254/24", "fd00:ac10::1/64"];
-/// The only node's name.
-pub const NODE: &str = "n1";
-/// The only node's MAC.
-pub const NODE_MAC: &str = "52:54:00:ac:10:01";
-/// The only node's address.
-pub const NODE_ADDRESS: &str = "172.16.0.1";
+/// The most nodes that the site has.
+pub const MOST_NODES: u8 = 4;
 /// The image's name.
 pub const IMAGE: &str = "compute";
 
@@ -36,6 +33,49 @@ const IMAGE_TOML: &str = include_str!("../site/compute.toml");
 /// What `rootstream site new` writes, for a site that is older than this file too.
 const DHCP_NETWORK: &str = include_str!("../../master/src/site/starter/20-dhcp.network");
 const PATIENCE_CONF: &str = include_str!("../site/patience.conf");
+
+/// A node of the site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name: n1, n2 …
+    pub name: String,
+    /// Its MAC.
+    pub mac: String,
+    /// Its address.
+    pub address: String,
+    /// Its wire.
+    pub tap: String,
+}
+
+impl Member {
+    /// The node with this number, from 1.
+    pub fn new(number: u8) -> Self {
+        Self {
+            name: format!("n{number}"),
+            mac: format!("52:54:00:ac:10:{number:02x}"),
+            address: format!("172.16.0.{number}"),
+            tap: format!("tap{number}"),
+        }
+    }
+
+    /// Its MAC with dashes, as names of files have it.
+    pub fn dashed(&self) -> String {
+        self.mac.replace(':', "-")
+    }
+}
+
+/// What is asked of the site before a boot.
+#[derive(Clone, Debug)]
+pub struct Order<'a> {
+    /// The agent's binary.
+    pub init: &'a Path,
+    /// Whether nodes trust a key, and then nothing without its signature.
+    pub signed: bool,
+    /// What the image is published as: a value of IMAGE.
+    pub image: &'a str,
+    /// How nodes boot.
+    pub firmware: Firmware,
+}
 
 /// The lab's files and the companion that works on them.
 #[derive(Debug)]
@@ -66,13 +106,13 @@ impl Site {
         self.folder().join("keys").join("lab")
     }
 
-    /// Brings the site up to date: configuration, image, kernel and initramfs with `init` in it, and the
-    /// node; with a key that the nodes trust, or without; with the image published as this value of IMAGE
-    /// says. What has not changed is not built again.
+    /// Brings the site up to date: configuration, image, kernel and initramfs with the agent in it, and the
+    /// nodes. What has not changed is not built again.
     ///
     /// # Errors
     /// The companion fails; it has said why.
-    pub fn prepare(&self, init: &Path, signed: bool, image: &str) -> Result<()> {
+    pub fn prepare(&self, order: &Order) -> Result<()> {
+        let Order { init, signed, image, firmware } = *order;
         fs::create_dir_all(&self.lab).with_context(|| format!("creating {}", self.lab.display()))?;
         let folder = self.folder();
         if !folder.join("site.toml").exists() {
@@ -80,7 +120,9 @@ impl Site {
             let mut new = Command::new(&self.rootstream);
             run(new.args(["site", "new"]).arg(&folder).args(["--interface", BRIDGE, "--address", address]))?;
         }
-        write_changed(&folder.join("site.toml"), SITE_TOML)?;
+        // Its last table is that of the defaults.
+        let config = format!("{SITE_TOML}boot = \"{}\"\n", firmware.boot_path());
+        write_changed(&folder.join("site.toml"), &config)?;
         write_changed(&folder.join("images").join(format!("{IMAGE}.toml")), IMAGE_TOML)?;
         let (files, recipe) = (folder.join("files"), folder.join("images").join(IMAGE));
         for folder in [&files, &recipe] {
@@ -102,9 +144,11 @@ impl Site {
             run(self.command().args(["bootstrap", IMAGE, "--init"]).arg(init))?;
         }
         let nodes = self.command().args(["node", "list"]).output().context("listing the nodes")?;
-        if !String::from_utf8_lossy(&nodes.stdout).contains(NODE_MAC) {
-            let node = ["node", "add", NODE, "--mac", NODE_MAC, "--ip", NODE_ADDRESS, "--image", IMAGE];
-            run(self.command().args(node))?;
+        let nodes = String::from_utf8_lossy(&nodes.stdout).into_owned();
+        for Member { name, mac, address, .. } in (1..=MOST_NODES).map(Member::new) {
+            if !nodes.contains(&mac) {
+                run(self.command().args(["node", "add", &name, "--mac", &mac, "--ip", &address, "--image", IMAGE]))?;
+            }
         }
         Ok(())
     }
@@ -180,15 +224,15 @@ impl Site {
         self.lab.join("classic")
     }
 
-    /// Writes that configuration, and the loader's menus to the boot files, as an administrator would.
+    /// Writes that configuration, and the loaders' menus to the boot files, as an administrator would.
     ///
     /// # Errors
     /// The companion fails; it has said why.
     pub fn configure_classic(&self) -> Result<()> {
-        let menus = ("pxelinux", self.folder().join("tftp"));
+        let menus = ["pxelinux", "grub", "ipxe"].map(|loader| (loader, self.folder().join("tftp")));
         let files = FILES.map(|(server, file)| (server, self.classic().join(file)));
         let folders = files.map(|(server, file)| (server, file.parent().unwrap_or(Path::new(".")).to_owned()));
-        for (server, folder) in folders.into_iter().chain([menus]) {
+        for (server, folder) in folders.into_iter().chain(menus) {
             // What it says to administrators is no news here.
             quietly(self.command().args(["config", server, "--output"]).arg(folder))?;
         }

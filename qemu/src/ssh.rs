@@ -39,7 +39,7 @@ pub fn arguments(key: &Path, address: &str) -> Vec<String> {
 ///
 /// # Errors
 /// Nothing answered in time, or the command failed.
-pub fn run(key: &Path, address: &str, command: &str) -> Result<String> {
+pub fn run(key: &Path, address: &str, command: &str, patience: Patience) -> Result<String> {
     let start = Instant::now();
     loop {
         let mut ssh = Command::new("ssh");
@@ -50,7 +50,7 @@ pub fn run(key: &Path, address: &str, command: &str) -> Result<String> {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         ensure!(output.status.code() == Some(NO_CONNECTION), "{command:?} in {address}: {}", said.trim());
-        if let Some(reason) = Patience::with(1).exhausted(start.elapsed(), start.elapsed()) {
+        if let Some(reason) = patience.exhausted(start.elapsed(), start.elapsed()) {
             anyhow::bail!("ssh to {address}: {reason}: {}", said.trim());
         }
         // sshd makes its host keys at first boot and starts after them.

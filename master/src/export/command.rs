@@ -41,6 +41,10 @@ enum Server {
     Nginx,
     /// PXELINUX's menus, one for each MAC: for the TFTP server's folder
     Pxelinux,
+    /// iPXE's scripts, one for each MAC: for the folder that is /boot/ by HTTP
+    Ipxe,
+    /// GRUB's configuration, one file for each MAC: for the TFTP server's folder
+    Grub,
 }
 
 impl Command {
@@ -65,12 +69,14 @@ impl Server {
     fn export(self, site: &Site, nodes: &Nodes) -> Result<Export> {
         let (named, plan) = (Named::of(site)?, || Plan::of(site, nodes));
         match self {
-            Self::Dnsmasq => dnsmasq::export(&named, site, &plan()),
+            Self::Dnsmasq => dnsmasq::export(&named, site, nodes, &plan()),
             Self::IscDhcp => Ok(isc_dhcp::export(&named, &plan())),
             Self::Kea => kea::export(&named, &plan()),
             Self::Tftpd => tftpd::export(&named, site),
             Self::Nginx => nginx::export(&named, site),
-            Self::Pxelinux => menus::pxelinux(&named, site, nodes),
+            Self::Pxelinux => menus::of_pxelinux(&named, site, nodes),
+            Self::Ipxe => menus::of_ipxe(&named, site, nodes),
+            Self::Grub => menus::of_grub(&named, site, nodes),
         }
     }
 }

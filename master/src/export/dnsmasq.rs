@@ -8,6 +8,7 @@ use rootstream::failure::refuse;
 use super::guide::{self, comment};
 use super::plan::{Host, Plan};
 use super::{Export, File, folders};
+use crate::config::nodes::Nodes;
 use crate::config::site::Site;
 use crate::up::dnsmasq;
 
@@ -19,7 +20,7 @@ const FILE: &str = "rootstream.conf";
 /// # Errors
 /// dnsmasq would take the name of the interface or of a node for something else, or cannot have the folder of boot files
 /// in its configuration.
-pub(super) fn export(named: &guide::Site, site: &Site, plan: &Plan<'_>) -> Result<Export> {
+pub(super) fn export(named: &guide::Site, site: &Site, nodes: &Nodes, plan: &Plan<'_>) -> Result<Export> {
     let mut steps = vec![
         ("check", "dnsmasq --test".to_owned()),
         ("start", "systemctl restart dnsmasq".to_owned()),
@@ -27,11 +28,11 @@ pub(super) fn export(named: &guide::Site, site: &Site, plan: &Plan<'_>) -> Resul
     ];
     steps.extend(folders::closed(&site.tftp()).map(|folder| ("note", format!("{folder}, so dnsmasq serves no files"))));
     let guide = named.guide("dnsmasq", FOLDER, FILE, &steps);
-    let text = format!("{}\n{}", comment(&guide, "#"), configuration(site, plan)?);
+    let text = format!("{}\n{}", comment(&guide, "#"), configuration(site, nodes, plan)?);
     Ok(Export { guide, files: vec![File { path: FILE.to_owned(), text }], loaders: Vec::new() })
 }
 
-fn configuration(site: &Site, plan: &Plan<'_>) -> Result<String> {
+fn configuration(site: &Site, nodes: &Nodes, plan: &Plan<'_>) -> Result<String> {
     let network = plan.network;
     let interface = network.interface();
     if !interface.chars().all(|c| c.is_ascii_alphanumeric() || "._-:@".contains(c)) {
@@ -45,7 +46,7 @@ fn configuration(site: &Site, plan: &Plan<'_>) -> Result<String> {
         text.push_str("# The nodes ask other name servers; where this dnsmasq is for nobody else either:\n# port=0\n");
     }
     let _ = writeln!(text, "enable-tftp\ntftp-root={}", dnsmasq::path(&site.tftp())?);
-    text.push_str(&dnsmasq::dhcp(network));
+    text.push_str(&dnsmasq::dhcp(site, nodes, site.config().http.port));
     for host in &plan.hosts {
         text.push_str(&entry(host)?);
     }
@@ -56,7 +57,7 @@ fn configuration(site: &Site, plan: &Plan<'_>) -> Result<String> {
     Ok(text)
 }
 
-fn entry(Host { name, mac, ip }: &Host) -> Result<String> {
+fn entry(Host { name, mac, ip, .. }: &Host) -> Result<String> {
     // Which of its parts is what, dnsmasq goes by their looks.
     // No node has a name that looks like another part: `config::nodes` refuses those.
     Ok(format!("dhcp-host={mac},{ip},{name}\n"))

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::guide::{self, comment, shell_word};
-use super::plan::{Host, Plan, STAGE_1};
+use super::plan::{HTTP, Host, Plan, Rule, STAGE_1, Way};
 use super::{Export, File};
 
 const FOLDER: &str = "/etc/dhcp";
@@ -58,31 +58,54 @@ fn configuration(plan: &Plan<'_>) -> String {
         "  # By architecture only: network cards with an iPXE ROM say that they are iPXE, and still need the loader."
             .to_owned(),
     );
-    for (place, loader) in plan.loaders.iter().enumerate() {
-        let [high, low] = loader.architecture.to_be_bytes();
-        let word = if place == 0 { "if" } else { "elsif" };
-        line(format!(
-            "  {word} option rootstream-architecture = {high:02x}:{low:02x} {{ filename \"{}\"; }}",
-            loader.file
-        ));
-    }
+    line(rules(plan, plan.way, "  "));
     line("  if exists vendor-class-identifier {".to_owned());
-    line("    log(info, concat(\"vendor class: \", option vendor-class-identifier));\n  }".to_owned());
+    line("    log(info, concat(\"vendor class of \", binary-to-ascii(16, 8, \":\", substring(hardware, 1, 6)), \": \", option vendor-class-identifier));\n  }".to_owned());
     line("  # Stage 1 knows the site's own server by this and need not wait for other offers.".to_owned());
     line(format!("  if option vendor-class-identifier = \"{STAGE_1}\" {{"));
-    line(format!("    option vendor-class-identifier \"{STAGE_1}\";"));
-    // It is not in the list of what stage 1 asks for.
-    line("    option dhcp-parameter-request-list = concat(option dhcp-parameter-request-list, 3c);\n  }".to_owned());
+    line(format!("    {}\n  }}", tell(STAGE_1)));
     line(format!("  subnet {net} netmask {mask} {{"));
     if let Some(range) = network.range() {
         line(format!("    range {} {};", range.first, range.last));
     }
     line("  }\n}\n".to_owned());
-    plan.hosts.iter().for_each(|host| line(entry(host)));
+    for host in plan.hosts.iter().filter(|host| host.way == plan.way) {
+        line(entry(host));
+    }
+    for way in plan.other_ways() {
+        line(format!("\ngroup {{\n{}", rules(plan, way, "  ")));
+        for host in plan.hosts.iter().filter(|host| host.way == way) {
+            line(format!("  {}", entry(host)));
+        }
+        line("}".to_owned());
+    }
     text
 }
 
+/// The boot files of this way, as a chain of conditions.
+fn rules(plan: &Plan<'_>, way: Way, indent: &str) -> String {
+    let rule = |rule: Rule| {
+        let [high, low] = rule.architecture.to_be_bytes();
+        let ipxe = if rule.ipxe { " and option user-class = \"iPXE\"" } else { "" };
+        let http = if rule.is_http() { format!(" {}", tell(HTTP)) } else { String::new() };
+        format!(
+            "if option rootstream-architecture = {high:02x}:{low:02x}{ipxe} {{ filename \"{}\";{http} }}",
+            rule.file
+        )
+    };
+    let rules: Vec<String> = plan.rules(way).into_iter().map(rule).collect();
+    format!("{indent}{}", rules.join(&format!("\n{indent}els")))
+}
+
+/// Puts a vendor class into the answer, for which nobody asks.
+fn tell(class: &str) -> String {
+    format!(
+        "option vendor-class-identifier \"{class}\"; \
+         option dhcp-parameter-request-list = concat(option dhcp-parameter-request-list, 3c);"
+    )
+}
+
 /// A host's name in the configuration must not be a number or one of another host of the site's.
-fn entry(Host { name, mac, ip }: &Host) -> String {
+fn entry(Host { name, mac, ip, .. }: &Host) -> String {
     format!("host rootstream-{name} {{ hardware ethernet {mac}; fixed-address {ip}; option host-name \"{name}\"; }}")
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::guide::{self, comment};
-use super::plan::{Host, Loader, Plan, STAGE_1};
+use super::plan::{HTTP, Host, Plan, STAGE_1, Way};
 use super::{Export, File};
 
 const FOLDER: &str = "/etc/kea";
@@ -116,18 +116,54 @@ fn dhcp4(plan: &Plan<'_>) -> Dhcp4 {
     Dhcp4 {
         interfaces_config: Interfaces { interfaces: [interface.to_owned()] },
         lease_database: Leases { r#type: "memfile", name: "/var/lib/kea/kea-leases4.csv" },
-        client_classes: plan.loaders.iter().map(loader).chain([stage_1()]).collect(),
+        client_classes: classes(plan),
         subnet4: [subnet(plan, interface)],
     }
 }
 
-fn loader(Loader { architecture, file }: &Loader) -> Class {
-    Class {
-        name: format!("rootstream-{architecture}"),
-        test: format!("option[93].hex == 0x{architecture:04x}"),
-        boot_file_name: Some(file.clone()),
-        option_data: Vec::new(),
+/// First the nodes that do not boot in the way of other machines, then the rules, of which never two hold at once.
+fn classes(plan: &Plan<'_>) -> Vec<Class> {
+    let class = |name: String, test: String| Class { name, test, boot_file_name: None, option_data: Vec::new() };
+    let named = |way: Way| format!("rootstream-{}", way.as_str());
+    let others = plan.other_ways();
+    let mut classes = Vec::new();
+    for way in &others {
+        let hosts = plan.hosts.iter().filter(|host| host.way == *way);
+        let macs: Vec<_> =
+            hosts.map(|host| format!("pkt4.mac == 0x{}", host.mac.to_string().replace(':', ""))).collect();
+        classes.push(class(named(*way), macs.join(" or ")));
     }
+    let mut ways: Vec<(Way, String)> =
+        vec![(plan.way, others.iter().map(|way| format!("not member('{}') and ", named(*way))).collect())];
+    ways.extend(others.iter().map(|way| (*way, format!("member('{}') and ", named(*way)))));
+    for (way, whom) in ways {
+        let rules = plan.rules(way);
+        for (place, rule) in rules.iter().enumerate() {
+            let before = place.checked_sub(1).and_then(|before| rules.get(before));
+            let ipxe = match (rule.ipxe, before) {
+                (true, _) => " and option[77].hex == 'iPXE'",
+                (false, Some(before)) if before.ipxe && before.architecture == rule.architecture => {
+                    " and not (option[77].hex == 'iPXE')"
+                }
+                _ => "",
+            };
+            let http = rule.is_http().then(|| told(HTTP));
+            let suffix = if rule.ipxe { "-script" } else { "" };
+            classes.push(Class {
+                name: format!("{}-{}{suffix}", named(way), rule.architecture),
+                test: format!("{whom}option[93].hex == 0x{:04x}{ipxe}", rule.architecture),
+                boot_file_name: Some(rule.file.clone()),
+                option_data: http.into_iter().collect(),
+            });
+        }
+    }
+    classes.push(stage_1());
+    classes
+}
+
+/// Puts a vendor class into the answer, for which nobody asks.
+fn told(class: &str) -> OptionData {
+    OptionData { always_send: true, ..option("vendor-class-identifier", class) }
 }
 
 /// Stage 1 knows the site's own server by this and need not wait for other offers.
@@ -136,7 +172,7 @@ fn stage_1() -> Class {
         name: "rootstream-stage-1".to_owned(),
         test: format!("option[60].text == '{STAGE_1}'"),
         boot_file_name: None,
-        option_data: vec![OptionData { always_send: true, ..option("vendor-class-identifier", STAGE_1) }],
+        option_data: vec![told(STAGE_1)],
     }
 }
 
@@ -172,6 +208,6 @@ fn subnet(plan: &Plan<'_>, interface: &str) -> Subnet {
     }
 }
 
-fn reservation(Host { name, mac, ip }: &Host) -> Reservation {
+fn reservation(Host { name, mac, ip, .. }: &Host) -> Reservation {
     Reservation { hw_address: mac.to_string(), ip_address: *ip, hostname: name.clone() }
 }

@@ -15,6 +15,7 @@ mod output;
 mod plan;
 mod tftpd;
 
+use crate::menu::Loader;
 pub(crate) use command::Command;
 
 /// What is written for one server.
@@ -23,8 +24,8 @@ struct Export {
     /// What the administrator does with it, one line each.
     guide: Vec<String>,
     files: Vec<File>,
-    /// Programs that read the files, and belong beside them: the name there of each, and where it is now.
-    loaders: Vec<(&'static str, &'static str)>,
+    /// Programs that read the files, and belong beside them.
+    loaders: Vec<Loader>,
 }
 
 /// One file of it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -9,6 +10,7 @@ use rootstream::failure::{Advise, refuse};
 
 use super::guide::MARK;
 use super::{Export, File};
+use crate::menu::Loader;
 use crate::{aside, say};
 
 /// Prints the files, each under its name where there are several.
@@ -25,7 +27,7 @@ pub(super) fn print(export: &Export) {
 /// the site's folder for boot files, everything may be replaced; elsewhere what this did not write only with `force`.
 ///
 /// # Errors
-/// A file there is somebody else's, a loader is not installed, or the disk refuses.
+/// A file there is somebody else's, or the disk refuses.
 pub(super) fn write(export: &Export, folder: &Path, own: &Path, force: bool) -> Result<()> {
     fs::create_dir_all(folder).advise(
         format!("making the folder {}", folder.display()),
@@ -44,15 +46,19 @@ pub(super) fn write(export: &Export, folder: &Path, own: &Path, force: bool) -> 
             ));
         }
     }
-    for (name, source) in &export.loaders {
+    for Loader { name, source, package } in &export.loaders {
         let target = folder.join(name);
-        let content = fs::read(source).advise(
-            format!("reading the boot loader {source}"),
-            "install it: apt-get install pxelinux syslinux-common",
-        )?;
-        // The server's own may be another version, which goes with what else is there.
-        if same(folder, own) || !target.exists() {
-            put(&target, &content)?;
+        // A server's own may be another version, which goes with what else is there.
+        if !same(folder, own) && target.exists() {
+            continue;
+        }
+        let install = format!("apt-get install {package}");
+        match fs::read(source) {
+            Ok(content) => put(&target, &content)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                log::warn!("{name} is missing there, and {source} here: {install}, and write this again");
+            }
+            Err(error) => return Err(error).with_context(|| format!("reading the boot loader {source}")),
         }
     }
     for File { path, text } in &export.files {

@@ -47,6 +47,17 @@ impl Entry {
             None => "machines that no node entry names".to_owned(),
         }
     }
+
+    /// What a loader says where it cannot boot, on one line.
+    pub(crate) fn refusal(&self, why: &str) -> String {
+        format!("rootstream: {}: {why}", self.who()).replace(char::is_control, " ")
+    }
+}
+
+/// The URL that the nodes know the master by. `port` is that of HTTP.
+pub(crate) fn origin(site: &Site, port: u16) -> String {
+    let address = site.config().network.address.address;
+    if port == 80 { format!("http://{address}") } else { format!("http://{address}:{port}") }
 }
 
 /// What the nodes boot, in the order of nodes.toml, and last what machines boot that no entry names. What cannot boot
@@ -85,8 +96,7 @@ fn linux(site: &Site, node: Option<&Node>, port: u16) -> Result<Result<Linux, St
         Ok(ready) => ready,
         Err(why) => return Ok(Err(why)),
     };
-    let address = config.network.address.address;
-    let origin = if port == 80 { format!("http://{address}") } else { format!("http://{address}:{port}") };
+    let origin = origin(site, port);
     let overlays = overlays::urls(site, node, &origin, asked(&ready, &parameters)?.as_ref())?;
     Ok(overlays.and_then(|overlays| joined(&ready, &origin, &overlays, &parameters)))
 }
@@ -164,6 +174,37 @@ fn joined(ready: &Ready, origin: &str, overlays: &[String], parameters: &str) ->
         initramfs: format!("{name}/{}", bootstrap.initramfs),
         parameters,
     })
+}
+
+/// Entries for the tests of the loaders' menus.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a helper of tests")]
+pub(super) mod samples {
+    use super::*;
+
+    /// Of a node with these parameters, or of one that cannot boot.
+    pub(crate) fn entry(parameters: Result<&str, &str>) -> Entry {
+        let node = Node {
+            name: "n1".parse().unwrap(),
+            mac: Some("52:54:00:ac:10:01".parse().unwrap()),
+            ip: "172.16.0.1".parse().unwrap(),
+            groups: vec![],
+            image: None,
+            build: None,
+            overlays: None,
+            parameters: None,
+            boot: None,
+            bmc: None,
+            facts: Default::default(),
+        };
+        let linux = parameters.map_err(str::to_owned).map(|parameters| Linux {
+            image: "compute".to_owned(),
+            kernel: "compute/vmlinuz".to_owned(),
+            initramfs: "compute/initramfs".to_owned(),
+            parameters: parameters.to_owned(),
+        });
+        Entry { node: Some(node), linux }
+    }
 }
 
 #[cfg(test)]

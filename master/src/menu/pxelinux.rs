@@ -1,70 +1,40 @@
 //! PXELINUX menus: one per node by its MAC, and one for machines that no node entry names.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result};
-use rootstream::failure::Advise;
+use anyhow::Result;
 
 use super::entry::{Entry, Linux};
-use crate::aside;
+use super::folder::{self, Loader};
 use crate::config::addresses::Mac;
 use crate::config::site::Site;
 
-/// What PXELINUX needs beside the menus, and where Debian's packages put it.
-pub(crate) const LOADER: [(&str, &str); 2] =
-    [("pxelinux.0", "/usr/lib/PXELINUX/pxelinux.0"), ("ldlinux.c32", "/usr/lib/syslinux/modules/bios/ldlinux.c32")];
+/// What PXELINUX needs beside the menus.
+pub(crate) const LOADERS: [Loader; 2] = [
+    Loader { name: "pxelinux.0", source: "/usr/lib/PXELINUX/pxelinux.0", package: "pxelinux" },
+    Loader { name: "ldlinux.c32", source: "/usr/lib/syslinux/modules/bios/ldlinux.c32", package: "syslinux-common" },
+];
 
 /// Puts the loader and all menus into `tftp/`; menus of nodes that are gone vanish.
-///
-/// A node whose image is not ready gets a menu that says so and goes on to the next boot device.
 ///
 /// # Errors
 /// The loader is not installed, or the disk refuses.
 pub(super) fn write(site: &Site, entries: &[Entry]) -> Result<()> {
-    let tftp = site.folder("tftp")?;
-    for (name, source) in LOADER {
-        let content = fs::read(source).advise(
-            format!("reading the network boot loader {source}"),
-            "install it: apt-get install pxelinux syslinux-common",
-        )?;
-        aside::write(&tftp.join(name), &content)?;
-    }
-    let folder = site.folder("tftp/pxelinux.cfg")?;
-    let _claim = aside::claim(&folder)?;
-    let menus = menus(entries);
-    for (name, text) in &menus {
-        aside::write(&folder.join(name), text.as_bytes())?;
-    }
-    remove_others(&folder, &menus)
+    folder::install(site, &LOADERS, true)?;
+    folder::write(site, "tftp/pxelinux.cfg", &menus(entries), |name| name.starts_with("01-"))
 }
 
-/// The menus by their file's name.
-pub(super) fn menus(entries: &[Entry]) -> BTreeMap<String, String> {
-    let name = |entry: &Entry| match &entry.node {
-        None => Some("default".to_owned()),
-        Some(node) => node.mac.map(Mac::pxelinux),
-    };
-    entries.iter().filter_map(|entry| Some((name(entry)?, menu(entry)))).collect()
-}
-
-fn remove_others(folder: &Path, menus: &BTreeMap<String, String>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("01-") && !menus.contains_key(&name) {
-            fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
-        }
-    }
-    Ok(())
+/// The menus by their files' names, in the folder `pxelinux.cfg/`.
+pub(crate) fn menus(entries: &[Entry]) -> BTreeMap<String, String> {
+    folder::menus(entries, Mac::pxelinux, "default", menu)
 }
 
 /// The menu of an entry: its kernel, or the reason why not and the machine's next boot device.
-fn menu(entry: &Entry) -> String {
+pub(crate) fn menu(entry: &Entry) -> String {
     match &entry.linux {
         Ok(linux) => boot(linux),
         Err(why) => {
-            format!("DEFAULT none\nPROMPT 0\nSAY rootstream: {}: {why}\nLABEL none\n  LOCALBOOT -1\n", entry.who())
+            format!("DEFAULT none\nPROMPT 0\nSAY {}\nLABEL none\n  LOCALBOOT -1\n", entry.refusal(why))
         }
     }
 }

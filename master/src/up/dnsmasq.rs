@@ -13,10 +13,12 @@ use nix::unistd::Pid;
 use rootstream::failure::{Advise, refuse};
 use tokio::process::{Child, Command};
 
+use super::boot_options;
 use crate::aside;
 use crate::config::addresses::Mac;
 use crate::config::nodes::{Bmc, Nodes};
-use crate::config::site::{Network, Site};
+use crate::config::site::Site;
+use crate::menu;
 
 /// How long dnsmasq may take to answer.
 const START: Duration = Duration::from_secs(20);
@@ -24,6 +26,7 @@ const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(5);
 
 /// The files that dnsmasq works with.
+#[derive(Debug)]
 struct Files {
     config: PathBuf,
     nodes: NodeFiles,
@@ -70,16 +73,16 @@ impl NodeFiles {
 pub(super) struct Dnsmasq {
     child: Child,
     stderr: PathBuf,
-    log: PathBuf,
-    nodes: NodeFiles,
+    files: Files,
+    configuration: String,
 }
 
 impl Dnsmasq {
-    /// Writes its configuration and starts it; returns when it answers.
+    /// Writes its configuration and starts it; returns when it answers. `port` is that of HTTP.
     ///
     /// # Errors
     /// It is not installed, ends at once (its message is part of the error) or does not answer.
-    pub(super) async fn start(site: &Site, nodes: &Nodes) -> Result<Self> {
+    pub(super) async fn start(site: &Site, nodes: &Nodes, port: u16) -> Result<Self> {
         let (run, log) = (site.folder("run")?, site.folder("log")?);
         let files = Files {
             config: run.join("dnsmasq.conf"),
@@ -88,7 +91,8 @@ impl Dnsmasq {
             log: log.join("dnsmasq.log"),
             tftp: site.tftp(),
         };
-        aside::write(&files.config, configuration(site, &files)?.as_bytes())?;
+        let configuration = configuration(site, nodes, &files, port)?;
+        aside::write(&files.config, configuration.as_bytes())?;
         files.nodes.write(nodes)?;
         let stderr = run.join("dnsmasq.err");
         let stderr_file = fs::File::create(&stderr).with_context(|| format!("making {}", stderr.display()))?;
@@ -104,7 +108,7 @@ impl Dnsmasq {
             .kill_on_drop(true)
             .spawn()
             .advise("starting dnsmasq through setpriv", "install it: apt-get install util-linux")?;
-        let mut dnsmasq = Self { child, stderr, log: files.log, nodes: files.nodes };
+        let mut dnsmasq = Self { child, stderr, files, configuration };
         let address = site.config().network.address.address;
         let deadline = Instant::now() + START;
         loop {
@@ -120,19 +124,26 @@ impl Dnsmasq {
                 dnsmasq.stop().await?;
                 return Err(anyhow::anyhow!("nothing comes back from {address} port 69")).advise(
                     format!("waiting {} s for dnsmasq to answer TFTP", START.as_secs()),
-                    format!("look for a firewall on this machine, and into {}", dnsmasq.log.display()),
+                    format!("look for a firewall on this machine, and into {}", dnsmasq.files.log.display()),
                 );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Tells it of other nodes.
+    /// Tells it of other nodes. It starts again where the way changes in which some of them boot: tags of nodes in
+    /// the files that it reads again end dnsmasq 2.90 when it does, once a client had one.
     ///
     /// # Errors
-    /// The disk refuses, or the system to signal it.
-    pub(super) fn reload(&self, nodes: &Nodes) -> Result<()> {
-        self.nodes.write(nodes)?;
+    /// The disk refuses, the system to signal it, or it does not start again.
+    pub(super) async fn reload(&mut self, site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
+        if configuration(site, nodes, &self.files, port)? != self.configuration {
+            log::info!("some nodes boot in another way: dnsmasq starts again");
+            self.stop().await?;
+            *self = Self::start(site, nodes, port).await?;
+            return Ok(());
+        }
+        self.files.nodes.write(nodes)?;
         self.signal(Signal::SIGHUP).context("telling dnsmasq to read its nodes again")
     }
 
@@ -174,7 +185,7 @@ impl Dnsmasq {
             format!(
                 "another DHCP or TFTP server may run here (ss -lunp), the interface may be missing (ip address), \
                  or dnsmasq may not be installed (apt-get install dnsmasq-base); its log is {}",
-                self.log.display()
+                self.files.log.display()
             ),
         )
     }
@@ -205,7 +216,7 @@ fn answers_tftp(server: Ipv4Addr) -> Result<()> {
     }
 }
 
-fn configuration(site: &Site, files: &Files) -> Result<String> {
+fn configuration(site: &Site, nodes: &Nodes, files: &Files, port: u16) -> Result<String> {
     let network = &site.config().network;
     let mut text = String::from("# Written by `rootstream up` at every start, from site.toml and nodes.toml.\n");
     let mut line = |words: String| {
@@ -225,14 +236,14 @@ fn configuration(site: &Site, files: &Files) -> Result<String> {
     line(format!("dhcp-hostsfile={}", path(&files.nodes.dhcp)?));
     line(format!("addn-hosts={}", path(&files.nodes.dns)?));
     line(format!("enable-tftp\ntftp-root={}", path(&files.tftp)?));
-    text.push_str(&dhcp(network));
+    text.push_str(&dhcp(site, nodes, port));
     Ok(text)
 }
 
-/// What nodes are told, in dnsmasq's words.
-pub(crate) fn dhcp(network: &Network) -> String {
+/// What nodes are told, in dnsmasq's words. `port` is that of HTTP.
+pub(crate) fn dhcp(site: &Site, nodes: &Nodes, port: u16) -> String {
+    let network = &site.config().network;
     let (net, mask, lease) = (network.address.network(), network.address.mask(), &network.lease);
-    let master = network.address.address;
     let mut text = String::new();
     let mut line = |words: String| {
         let _ = writeln!(text, "{words}");
@@ -257,9 +268,8 @@ pub(crate) fn dhcp(network: &Network) -> String {
     if let Some(domain) = &network.domain {
         line(format!("domain={domain}\nexpand-hosts\nlocal=/{domain}/"));
     }
-    // By architecture only: network cards with an iPXE ROM say that they are iPXE, and still
-    // need the loader.
-    line(format!("dhcp-match=set:bios,option:client-arch,0\ndhcp-boot=tag:bios,pxelinux.0,{master},{master}"));
+    let boot = format!("{}/boot", menu::origin(site, port));
+    line(boot_options::options(site, nodes, &boot).trim_end().to_owned());
     // Stage 1 knows the site's own server by this and need not wait for other offers.
     line("dhcp-vendorclass=set:rootstream,rootstream\ndhcp-option-force=tag:rootstream,60,rootstream".to_owned());
     if let Some(prefix) = network.ipv6_prefix {

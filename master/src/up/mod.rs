@@ -1,6 +1,7 @@
 //! The master's services in the foreground: HTTP by ourselves, DHCP and TFTP by a dnsmasq child.
 
 mod access;
+mod boot_options;
 mod changes;
 mod digests;
 pub(crate) mod dnsmasq;
@@ -73,7 +74,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
         GRACE,
     ));
     let mut dnsmasq = tokio::select! {
-        started = Dnsmasq::start(site, nodes) => {
+        started = Dnsmasq::start(site, nodes, port) => {
             started.with_context(|| format!("starting DHCP and TFTP on {}", network.interface()))?
         }
         () = stop.asked() => return Ok(()),
@@ -91,7 +92,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
             _ = again.recv() => changes.forget(),
             changed = changes.next() => changed?,
         }
-        match reload(site, &dnsmasq, port) {
+        match reload(site, &mut dnsmasq, port).await {
             Ok(count) => log::info!("read again: {count} nodes"),
             // What worked goes on working.
             Err(error) => log::error!("nothing was changed: {error:#}"),
@@ -113,7 +114,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
 }
 
 /// Reads the configuration and the newest builds again; returns how many nodes there are.
-fn reload(started: &Site, dnsmasq: &Dnsmasq, port: u16) -> Result<usize> {
+async fn reload(started: &Site, dnsmasq: &mut Dnsmasq, port: u16) -> Result<usize> {
     let site = Site::open(started.root())?;
     if !site.config().serves_as(started.config()) {
         let todo = "start `rootstream up` again; or put back what was there";
@@ -121,7 +122,7 @@ fn reload(started: &Site, dnsmasq: &Dnsmasq, port: u16) -> Result<usize> {
     }
     let nodes = Nodes::of(&site)?;
     menu::write(&site, &nodes, port)?;
-    dnsmasq.reload(&nodes)?;
+    dnsmasq.reload(&site, &nodes, port).await?;
     Ok(nodes.iter().count())
 }
 
