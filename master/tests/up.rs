@@ -377,20 +377,19 @@ fn each_firmware_gets_the_loader_of_the_nodes_boot_path() {
     let by_http = format!("http://{MASTER}/boot/ipxe/");
     let (loader, script) = (format!("{by_http}snponly.efi"), format!("{by_http}boot.ipxe"));
     let (loader, script) = (loader.as_str(), script.as_str());
-    let mut reloads = 0;
     // BIOS, UEFI and UEFI's HTTP boot; then iPXE on BIOS and on UEFI.
-    for (path, expected) in [
+    let paths = [
         ("", ["pxelinux.0", "ipxe/snponly.efi", loader, "pxelinux.0", script]),
         ("pxelinux", ["pxelinux.0", "ipxe/snponly.efi", loader, "pxelinux.0", script]),
         ("ipxe", ["ipxe/undionly.kpxe", "ipxe/snponly.efi", loader, script, script]),
         ("grub", ["pxelinux.0", "grub/grubnetx64.efi", loader, "pxelinux.0", "grub/grubnetx64.efi"]),
         ("syslinux", ["pxelinux.0", "syslinux.efi", loader, "pxelinux.0", "syslinux.efi"]),
         ("http", ["pxelinux.0", "ipxe/snponly.efi", loader, "pxelinux.0", script]),
-    ] {
+    ];
+    for (reloads, (path, expected)) in paths.into_iter().enumerate() {
         site.done(&["node", "set", "n1", &format!("boot={path}")]);
         up.signal(Signal::SIGHUP);
-        reloads += 1;
-        eventually("it reads again", || site.read("up.err").matches("read again").count() == reloads);
+        eventually("it reads again", || site.read("up.err").matches("read again").count() == reloads + 1);
         let requests = [
             ("0000", "PXEClient", false),
             ("0007", "PXEClient", false),
