@@ -66,6 +66,14 @@ Examples:
   rootstream bootstrap compute --shell /bin/busybox    with a shell, for rootstream.onfail=shell")]
     Bootstrap(BootstrapArgs),
     /// Print this site as configuration of servers that run already, or write it where they read it.
+    #[command(after_help = "\
+The head of each file, and stderr, say where it goes and how it is installed and checked. No server's own file is
+replaced without --force. Write it again after each change of nodes; menus also after each publish and bootstrap.
+
+Examples:
+  rootstream config isc-dhcp
+  rootstream config nginx --output /etc/nginx/conf.d && nginx -t
+  rootstream config pxelinux --output /srv/tftp")]
     Config(export::Command),
     /// Serve DHCP, TFTP and HTTP in the foreground, until SIGTERM or Ctrl-C.
     #[command(after_help = "\

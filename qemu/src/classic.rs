@@ -169,7 +169,10 @@ pub fn leased(source: &str, text: &str, mac: &str) -> bool {
 /// names it. tftpd tells what it is asked for and has.
 pub fn fetched(source: &str, text: &str, file: &str, address: &str) -> bool {
     match source {
-        TFTPD => text.split_once("]: RRQ from ").is_some_and(|(_, said)| said == format!("{address} filename {file}")),
+        // GRUB writes paths from the root.
+        TFTPD => text
+            .split_once(&format!("]: RRQ from {address} filename "))
+            .is_some_and(|(_, asked)| asked.trim_start_matches('/') == file),
         NGINX => text.starts_with(&format!("{address} - - ")) && text.contains(&format!("\"GET {file} HTTP/1.1\" 2")),
         _ => false,
     }
@@ -199,6 +202,7 @@ mod tests {
         assert_eq!(architecture("dhcpd", class, "52:54:00:ac:10:11"), None);
         let asked = "<29>Nov 23 06:00:00 in.tftpd[9]: RRQ from 172.16.0.1 filename pxelinux.0";
         assert!(fetched("tftpd", asked, "pxelinux.0", "172.16.0.1"));
+        assert!(fetched("tftpd", &asked.replace("pxe", "/grub/pxe"), "grub/pxelinux.0", "172.16.0.1"));
         assert!(
             !fetched("tftpd", asked, "pxelinux.0", "172.16.0.11") && !fetched("tftpd", asked, "linux.0", "172.16.0.1")
         );

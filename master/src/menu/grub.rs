@@ -25,9 +25,14 @@ if [ -s $prefix/$net_default_mac.cfg ]; then
 else
   source $prefix/default.cfg
 fi
-# Whoever gets here did not boot: the text stays for a while, then the firmware goes on to its next boot device.
+# Whoever gets here did not boot. GRUB cannot tell the firmware so, which then would go on: the next boot device is
+# the disk, and without one the firmware's own menu.
 sleep 5
-exit 1
+if search --no-floppy --file --set=root /EFI/BOOT/BOOTX64.EFI; then
+  chainloader /EFI/BOOT/BOOTX64.EFI
+  boot
+fi
+exit
 ";
 
 /// Puts GRUB and its configuration into `tftp/grub/`; files of nodes that are gone vanish.
