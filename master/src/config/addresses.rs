@@ -28,6 +28,8 @@ macro_rules! as_text {
     };
 }
 
+pub(crate) use as_text;
+
 /// A name of a node or an image: letters, digits and hyphens, at most 63 (RFC 1123).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -202,6 +204,13 @@ pub struct AddressRange {
     pub first: Ipv4Addr,
     /// The last address, not below the first.
     pub last: Ipv4Addr,
+}
+
+impl AddressRange {
+    /// Whether `address` is in it.
+    pub fn holds(self, address: Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&address)
+    }
 }
 
 impl FromStr for AddressRange {

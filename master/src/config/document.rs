@@ -11,14 +11,39 @@ use serde::de::DeserializeOwned;
 /// A mistake in a file that the administrator wrote. It ends the command with exit code 2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misconfigured {
-    file: PathBuf,
-    line: usize,
+    place: Place,
     what: String,
 }
 
 impl fmt::Display for Misconfigured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.file.display(), self.line, self.what)
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// A line of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    file: PathBuf,
+    line: usize,
+}
+
+impl Place {
+    /// The error for a mistake here.
+    pub(crate) fn refuse(&self, what: impl Into<String>) -> anyhow::Error {
+        Misconfigured { place: self.clone(), what: what.into() }.into()
+    }
+
+    /// As a message about a line of `other`'s file calls it: `line 3`, or `site.toml:3`.
+    pub(crate) fn seen_from(&self, other: &Self) -> String {
+        let name = self.file.file_name().unwrap_or(self.file.as_os_str()).to_string_lossy();
+        if self.file == other.file { format!("line {}", self.line) } else { format!("{name}:{}", self.line) }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
     }
 }
 
@@ -66,12 +91,13 @@ impl Document {
 
     /// The error for a mistake at `span`, a byte range of the text.
     pub fn refuse(&self, span: Range<usize>, what: impl Into<String>) -> anyhow::Error {
-        Misconfigured { file: self.path.clone(), line: self.line(&span), what: what.into() }.into()
+        self.place(&span).refuse(what)
     }
 
-    /// The line, counted from 1, that `span` starts in.
-    pub fn line(&self, span: &Range<usize>) -> usize {
-        self.text.bytes().take(span.start).filter(|&b| b == b'\n').count() + 1
+    /// The line that `span` starts in.
+    pub(crate) fn place(&self, span: &Range<usize>) -> Place {
+        let line = self.text.bytes().take(span.start).filter(|&b| b == b'\n').count() + 1;
+        Place { file: self.path.clone(), line }
     }
 }
 

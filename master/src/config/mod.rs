@@ -5,8 +5,10 @@
 pub mod addresses;
 mod document;
 pub mod facts;
+pub mod groups;
 pub mod nodes;
 pub mod recipe;
 pub mod site;
 
+pub(crate) use document::Place;
 pub use document::{Document, Misconfigured};

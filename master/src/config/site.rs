@@ -13,6 +13,8 @@ use toml::Spanned;
 use super::Document;
 use super::addresses::{AddressRange, Cidr, Domain, LeaseTime, Name, Prefix64};
 use super::facts::Named;
+use super::groups::{Groups, Sections};
+use super::nodes::{Access, BootPath, Node};
 
 /// The folder in the store where overlays are; no image can have that name.
 pub const OVERLAYS: &str = "overlays";
@@ -39,6 +41,14 @@ pub struct Config {
     /// `[facts]`: what templates in overlays may use, for every node.
     #[serde(default)]
     pub facts: Named,
+    /// `[bmc]`: what the nodes' BMCs have in common.
+    #[serde(default)]
+    pub bmc: Access,
+    /// Every `[group.NAME]` of site.toml; nodes.toml may have more.
+    #[serde(skip)]
+    pub groups: Groups,
+    #[serde(default, rename = "group")]
+    sections: Sections,
 }
 
 /// `[network]`
@@ -107,6 +117,8 @@ pub struct Defaults {
     /// The overlays of nodes that name none, in order.
     #[serde(default)]
     pub overlays: Vec<Name>,
+    /// The way from the firmware to the kernel; it follows from the firmware when absent.
+    pub boot: Option<BootPath>,
     parameters: Option<Spanned<String>>,
 }
 
@@ -133,6 +145,12 @@ impl Site {
         let config = Config::read(&Document::read(&file)?)?;
         let root = root.canonicalize().with_context(|| format!("resolving {}", root.display()))?;
         Ok(Self { root, config })
+    }
+
+    /// The way from the firmware to the kernel of `node`, or of a machine that no node entry names, as the node, its
+    /// groups or the site's defaults say; nothing where none of them does.
+    pub fn boot_path(&self, node: Option<&Node>) -> Option<BootPath> {
+        node.and_then(|node| node.boot).or(self.config.defaults.boot)
     }
 
     /// What site.toml says.
@@ -200,7 +218,9 @@ impl Config {
     /// # Errors
     /// [`super::Misconfigured`], naming the line.
     pub fn read(document: &Document) -> Result<Self> {
-        let config: Self = document.parse()?;
+        let mut config: Self = document.parse()?;
+        config.groups = Groups::default().with(document, &config.sections)?;
+        config.bmc.check(document)?;
         let network = &config.network;
         let name = network.interface();
         // What the kernel takes for a port's name, and nothing that could end a line of a written configuration.
@@ -214,11 +234,21 @@ impl Config {
                     return Err(document.refuse(range.span(), outside(end)));
                 }
             }
+            if range.get_ref().holds(network.address.address) {
+                let what = format!("the range holds {}, the master's own address", network.address.address);
+                return Err(document.refuse(range.span(), what));
+            }
         }
         if let Some(gateway) = &network.gateway
             && !network.address.holds(*gateway.get_ref())
         {
             return Err(document.refuse(gateway.span(), outside(*gateway.get_ref())));
+        }
+        if let (Some(gateway), Some(range)) = (&network.gateway, network.range())
+            && range.holds(*gateway.get_ref())
+        {
+            let what = format!("the gateway {} is inside the range {range} for other machines", gateway.get_ref());
+            return Err(document.refuse(gateway.span(), what));
         }
         if let Some(parameters) = &config.defaults.parameters {
             check_parameters(document, parameters)?;
@@ -273,6 +303,17 @@ mod tests {
             ("[facts]\nmac = 'x'\n", "site.toml:5: the fact `mac` follows from the rest"),
             ("[facts]\nRack = 'x'\n", "site.toml:5: `Rack` is no name of a fact"),
             ("[defaults]\noverlays = ['a b']\n", "site.toml:5: `a b` is no name"),
+            ("range = '172.16.0.250-172.16.0.254'\n", "site.toml:4: the range holds 172.16.0.254, the master's own"),
+            (
+                "range = '172.16.0.2-172.16.0.9'\ngateway = '172.16.0.3'\n",
+                "site.toml:5: the gateway 172.16.0.3 is inside the range 172.16.0.2-172.16.0.9",
+            ),
+            ("[group.a]\n[group.A]\n", "site.toml:4: there is a group A already (line 5)"),
+            ("[group.all]\n", "site.toml:4: @all is every node"),
+            ("[group.a]\nparameters = 'rootstream.stal=1s'\n", "site.toml:5: kernel parameters: unknown parameter"),
+            ("[group.a]\nboot = 'lilo'\n", "site.toml:5: `lilo` is no boot path; there are pxelinux, ipxe"),
+            ("[bmc]\npassword = 'x'\n", "site.toml:5: a password does not belong into this file"),
+            ("[group.a.bmc]\ncipher = 20\n", "site.toml:5: IPMI's cipher suites are 0 to 19"),
             ("[htp]\n", "site.toml:4: unknown field `htp`"),
             (
                 "[defaults]\nparameters = 'quiet rootstream.retri=5m rootstream.stall=x'\n",

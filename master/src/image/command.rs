@@ -138,39 +138,37 @@ impl Command {
     /// See [`build`], [`publish`], [`verify`] and [`remove`].
     pub(crate) fn run(&self, site: &Site) -> Result<()> {
         match self {
-        Self::Build { name, force, secrets } => {
-            let options = build::Options { force: *force, allow_secrets: secrets.allow_secrets };
-            build(site, name, options).map(drop)
-        }
-        Self::Publish { name, format, level, key, secrets } => {
-            let allow_secrets = secrets.allow_secrets;
-            let options = publish::Options { format: *format, level: *level, allow_secrets, key: key.clone() };
-            let manifest = publish(site, name, &options)?;
-            say::result(format_args!("store/{name}/{}", manifest.file));
-            let (address, port) = (site.config().network.address.address, site.config().http.port);
-            let port = if port == 80 { String::new() } else { format!(":{port}") };
-            say::note(format_args!(
-                "`rootstream up` serves it as http://{address}{port}/images/{name}/{}.json",
-                manifest.build
-            ));
-            Ok(())
-        }
-        Self::List { name: None, json } => list_images(site, *json),
-        Self::List { name: Some(name), json } => list_builds(site, name, *json),
-        Self::Show { name, build, json } => {
-            show_build(&Build::find(site, name, build.as_deref())?, *json)
-        }
-        Self::Verify { name, build } => {
-            verify(site, &Build::find(site, name, build.as_deref())?).map(drop)
-        }
-        Self::Rm { name, build, force } => {
-            match remove(site, name, build, *force)? {
-                Newest::Same => say::note(format_args!("{name}: build {build} is gone")),
-                Newest::Now(newest) => say::note(format_args!("{name}: build {build} is gone; the newest is {newest}")),
-                Newest::None => say::note(format_args!("{name}: build {build} is gone; it was the only one")),
+            Self::Build { name, force, secrets } => {
+                let options = build::Options { force: *force, allow_secrets: secrets.allow_secrets };
+                build(site, name, options).map(drop)
             }
-            Ok(())
-        }
+            Self::Publish { name, format, level, key, secrets } => {
+                let allow_secrets = secrets.allow_secrets;
+                let options = publish::Options { format: *format, level: *level, allow_secrets, key: key.clone() };
+                let manifest = publish(site, name, &options)?;
+                say::result(format_args!("store/{name}/{}", manifest.file));
+                let (address, port) = (site.config().network.address.address, site.config().http.port);
+                let port = if port == 80 { String::new() } else { format!(":{port}") };
+                say::note(format_args!(
+                    "`rootstream up` serves it as http://{address}{port}/images/{name}/{}.json",
+                    manifest.build
+                ));
+                Ok(())
+            }
+            Self::List { name: None, json } => list_images(site, *json),
+            Self::List { name: Some(name), json } => list_builds(site, name, *json),
+            Self::Show { name, build, json } => show_build(&Build::find(site, name, build.as_deref())?, *json),
+            Self::Verify { name, build } => verify(site, &Build::find(site, name, build.as_deref())?).map(drop),
+            Self::Rm { name, build, force } => {
+                match remove(site, name, build, *force)? {
+                    Newest::Same => say::note(format_args!("{name}: build {build} is gone")),
+                    Newest::Now(newest) => {
+                        say::note(format_args!("{name}: build {build} is gone; the newest is {newest}"))
+                    }
+                    Newest::None => say::note(format_args!("{name}: build {build} is gone; it was the only one")),
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -266,4 +264,3 @@ fn show_build(build: &Build, json: bool) -> Result<()> {
     }
     Ok(())
 }
-

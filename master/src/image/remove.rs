@@ -78,8 +78,9 @@ fn booting(site: &Site, name: &Name, id: &str) -> Result<Vec<String>> {
     let menus = site.tftp().join("pxelinux.cfg");
     let image = format!("/images/{name}/{id}.");
     let names = |file: &str| fs::read_to_string(menus.join(file)).is_ok_and(|menu| menu.contains(&image));
-    let mut found: Vec<String> =
-        Nodes::of(site)?.iter().filter(|node| names(&node.mac.pxelinux())).map(|node| node.name.to_string()).collect();
+    let nodes = Nodes::of(site)?;
+    let booting = nodes.iter().filter(|node| node.mac.is_some_and(|mac| names(&mac.pxelinux())));
+    let mut found: Vec<String> = booting.map(|node| node.name.to_string()).collect();
     if names("default") {
         found.push("machines that no node entry names".to_owned());
     }

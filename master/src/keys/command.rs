@@ -63,4 +63,3 @@ fn new(site: &Site, name: &Name) -> Result<()> {
     }
     Ok(())
 }
-

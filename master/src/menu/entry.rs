@@ -215,7 +215,10 @@ mod tests {
         ready.bootstrap.keys.insert("site.pub".to_owned(), String::new());
         let linux = linux(&ready);
         assert_eq!(linux.parameters, format!("{start} {end}"));
-        assert_eq!((linux.kernel.as_str(), linux.initramfs.as_str()), ("compute/vmlinuz-6.1", "compute/initramfs-6.1.img"));
+        assert_eq!(
+            (linux.kernel.as_str(), linux.initramfs.as_str()),
+            ("compute/vmlinuz-6.1", "compute/initramfs-6.1.img")
+        );
     }
 
     #[test]

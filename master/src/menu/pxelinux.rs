@@ -9,6 +9,7 @@ use rootstream::failure::Advise;
 
 use super::entry::{Entry, Linux};
 use crate::aside;
+use crate::config::nodes::Node;
 use crate::config::site::Site;
 
 /// What PXELINUX needs beside the menus, and where Debian's packages put it.
@@ -34,7 +35,11 @@ pub(super) fn write(site: &Site, entries: &[Entry]) -> Result<()> {
     let _claim = aside::claim(&folder)?;
     let mut menus = BTreeMap::new();
     for entry in entries {
-        let name = entry.node.as_ref().map_or("default".to_owned(), |node| node.mac.pxelinux());
+        let name = match &entry.node {
+            None => "default".to_owned(),
+            Some(Node { mac: Some(mac), .. }) => mac.pxelinux(),
+            Some(_) => continue,
+        };
         menus.insert(name, menu(entry));
     }
     for (name, text) in &menus {
@@ -57,10 +62,9 @@ fn remove_others(folder: &Path, menus: &BTreeMap<String, String>) -> Result<()> 
 fn menu(entry: &Entry) -> String {
     match &entry.linux {
         Ok(linux) => boot(linux),
-        Err(why) => format!(
-            "DEFAULT none\nPROMPT 0\nSAY rootstream: {}: {why}\nLABEL none\n  LOCALBOOT -1\n",
-            entry.who()
-        ),
+        Err(why) => {
+            format!("DEFAULT none\nPROMPT 0\nSAY rootstream: {}: {why}\nLABEL none\n  LOCALBOOT -1\n", entry.who())
+        }
     }
 }
 

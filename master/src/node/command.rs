@@ -54,21 +54,21 @@ impl Command {
     /// A mistake in the configuration, which stays as it is.
     pub(crate) fn run(&self, site: &Site) -> Result<()> {
         match self {
-        Self::Add { name, mac, ip, image, parameters } => {
-            let node = Node {
-                name: name.clone(),
-                mac: *mac,
-                ip: *ip,
-                image: image.clone(),
-                overlays: None,
-                parameters: parameters.clone(),
-                facts: Named::new(),
-            };
-            // Read and written by one at a time: two additions at once must both be there after.
-            let _claim = aside::claim(site.root())?;
-            Nodes::of(site)?.add(&node, &site.config().network)
-        }
-        Self::List { json } => list(site, *json),
+            Self::Add { name, mac, ip, image, parameters } => {
+                let node = Node {
+                    name: name.clone(),
+                    mac: *mac,
+                    ip: *ip,
+                    image: image.clone(),
+                    overlays: None,
+                    parameters: parameters.clone(),
+                    facts: Named::new(),
+                };
+                // Read and written by one at a time: two additions at once must both be there after.
+                let _claim = aside::claim(site.root())?;
+                Nodes::of(site)?.add(&node, &site.config().network)
+            }
+            Self::List { json } => list(site, *json),
         }
     }
 }
@@ -87,4 +87,3 @@ fn list(site: &Site, json: bool) -> Result<()> {
     }
     Ok(())
 }
-

@@ -11,7 +11,7 @@ pub(super) fn of(config: &Config, node: &Node) -> BTreeMap<String, String> {
     let network = &config.network;
     let given = [
         Some(node.name.to_string()),
-        Some(node.mac.to_string()),
+        node.mac.map(|mac| mac.to_string()),
         Some(node.ip.to_string()),
         Some(network.address.prefix.to_string()),
         network.gateway().map(|gateway| gateway.to_string()),

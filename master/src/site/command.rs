@@ -38,11 +38,11 @@ impl Command {
     /// The folder cannot be made, or what was given does not fit together.
     pub(crate) fn run(&self) -> Result<()> {
         match self {
-        Self::New { dir, interface, address, range } => {
-            starter::create(dir, interface, *address, *range)?;
-            say::note(format_args!("{}: made; look into site.toml and images/compute.toml", dir.display()));
-            Ok(())
-        }
+            Self::New { dir, interface, address, range } => {
+                starter::create(dir, interface, *address, *range)?;
+                say::note(format_args!("{}: made; look into site.toml and images/compute.toml", dir.display()));
+                Ok(())
+            }
         }
     }
 }

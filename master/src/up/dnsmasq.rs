@@ -14,7 +14,8 @@ use rootstream::failure::{Advise, refuse};
 use tokio::process::{Child, Command};
 
 use crate::aside;
-use crate::config::nodes::Nodes;
+use crate::config::addresses::Mac;
+use crate::config::nodes::{Bmc, Nodes};
 use crate::config::site::Site;
 
 /// How long dnsmasq may take to answer.
@@ -40,8 +41,20 @@ struct NodeFiles {
 
 impl NodeFiles {
     fn write(&self, nodes: &Nodes) -> Result<()> {
-        let dhcp: String = nodes.iter().map(|node| format!("{},{},{}\n", node.mac, node.ip, node.name)).collect();
-        let dns: String = nodes.iter().map(|node| format!("{} {}\n", node.ip, node.name)).collect();
+        let (mut dhcp, mut dns) = (String::new(), String::new());
+        let mut host = |mac: Option<Mac>, ip: Ipv4Addr, name: &str| {
+            // A port that is not known yet gets nothing, its name is known all the same.
+            if let Some(mac) = mac {
+                dhcp.push_str(&format!("{mac},{ip},{name}\n"));
+            }
+            dns.push_str(&format!("{ip} {name}\n"));
+        };
+        for node in nodes.iter() {
+            host(node.mac, node.ip, node.name.as_str());
+            if let Some(bmc) = &node.bmc {
+                host(bmc.mac, bmc.ip, &Bmc::name_of(&node.name));
+            }
+        }
         aside::write(&self.dhcp, dhcp.as_bytes())?;
         aside::write(&self.dns, dns.as_bytes())
     }
