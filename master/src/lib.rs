@@ -14,6 +14,7 @@ mod logger;
 mod menu;
 mod node;
 pub mod overlay;
+mod power;
 mod progress;
 mod say;
 mod site;

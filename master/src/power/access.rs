@@ -1,79 +1,81 @@
 //! Where a node's BMC is, and as whom it is spoken to.
 
-use std::fs;
-use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use rootstream::failure::{Advise, refuse};
 
-use super::bmc::Bmc;
+use super::bmc;
 use super::ipmi::Ipmi;
 use super::redfish::Redfish;
+use crate::config::nodes::{Bmc, Node, Protocol};
 
-/// What a BMC speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    /// IPMI 2.0 over LAN, through ipmitool.
-    Ipmi,
-    /// Redfish over HTTPS.
-    Redfish,
-}
-
-impl Protocol {
-    /// Its name in messages.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Ipmi => "ipmi",
-            Self::Redfish => "redfish",
-        }
-    }
-}
-
-/// One node's BMC.
+/// One node's BMC, with all that is needed to speak to it.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
     /// The node's name.
     pub(super) node: String,
-    pub(super) address: IpAddr,
-    pub(super) protocol: Protocol,
-    /// Another port than the protocol's own.
-    pub(super) port: Option<u16>,
+    /// The BMC's user.
     pub(super) user: String,
-    /// Holds the password in its first line, for the owner's eyes only.
+    /// Where that user's password is.
     pub(super) password_file: PathBuf,
-    /// IPMI's cipher suite, where ipmitool does not find the right one itself.
-    pub(super) cipher: Option<u8>,
-    /// Believe whatever certificate a Redfish service shows.
-    pub(super) insecure: bool,
-    /// The certificates that a Redfish service's must come from.
-    pub(super) ca: Option<PathBuf>,
+    /// The rest of what nodes.toml says.
+    pub(super) bmc: Bmc,
 }
 
 impl Access {
+    /// The BMC of a node.
+    ///
+    /// # Errors
+    /// nodes.toml names none, or nobody to log in as.
+    pub(super) fn of(node: &Node) -> Result<Self> {
+        let name = &node.name;
+        let Some(bmc) = &node.bmc else {
+            return Err(refuse(
+                format!("no BMC of {name} is known, which its power and its console go through"),
+                format!("write its address into nodes.toml: rootstream node set {name} bmc.ip=ADDRESS"),
+            ));
+        };
+        let (Some(user), Some(password_file)) = (&bmc.user, &bmc.password_file) else {
+            return Err(refuse(
+                format!("it is not known as whom to speak to the BMC of {name}"),
+                "write user and password_file into [bmc] of site.toml, for all nodes, or into nodes.toml for some",
+            ));
+        };
+        Ok(Self { node: name.to_string(), user: user.clone(), password_file: password_file.clone(), bmc: bmc.clone() })
+    }
+
+    /// What the BMC speaks.
+    pub(super) fn protocol(&self) -> &'static str {
+        match self.bmc.protocol {
+            Protocol::Ipmi => "ipmi",
+            Protocol::Redfish => "redfish",
+        }
+    }
+
     /// The BMC in words.
     pub(super) fn place(&self) -> String {
-        let Self { node, address, protocol, .. } = self;
-        format!("the BMC of {node} ({} at {address})", protocol.name())
+        format!("the BMC of {} ({} at {})", self.node, self.protocol(), self.bmc.ip)
     }
 
     /// The same BMC as one that has a serial console: with Redfish that is IPMI's too, at the usual port, for the
     /// standard has none of its own.
     pub(super) fn for_console(&self) -> Self {
-        match self.protocol {
-            Protocol::Ipmi => self.clone(),
-            Protocol::Redfish => Self { protocol: Protocol::Ipmi, port: None, ..self.clone() },
+        let mut access = self.clone();
+        if access.bmc.protocol == Protocol::Redfish {
+            access.bmc.protocol = Protocol::Ipmi;
+            access.bmc.port = None;
         }
+        access
     }
 
     /// Makes ready to speak to it; nothing is sent yet. `exchange` bounds a question and its answer.
     ///
     /// # Errors
     /// The password or the certificates cannot be used.
-    pub(super) fn connect(&self, exchange: Duration) -> Result<Box<dyn Bmc>> {
-        Ok(match self.protocol {
+    pub(super) fn connect(&self, exchange: Duration) -> Result<Box<dyn bmc::Bmc>> {
+        Ok(match self.bmc.protocol {
             Protocol::Ipmi => Box::new(Ipmi::new(self, exchange)?),
             Protocol::Redfish => Box::new(Redfish::new(self, exchange)?),
         })
@@ -84,20 +86,8 @@ impl Access {
     /// # Errors
     /// The file is missing, empty, or open to others.
     pub(super) fn password(&self) -> Result<String> {
-        let file = self.password_file.display();
-        let what = format!("reading the password of {} from {file}", self.place());
-        let todo = format!("write it there as one line, as the user that runs this: install -m 600 /dev/stdin {file}");
-        let mode = fs::metadata(&self.password_file).advise(&what, &todo)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(refuse(
-                format!("{file}, which holds the password of {}, is open to other users", self.place()),
-                format!("close it, and change the password if they may have read it: chmod 600 {file}"),
-            ));
-        }
-        let text = fs::read_to_string(&self.password_file).advise(&what, &todo)?;
-        match text.lines().next() {
-            Some(password) if !password.is_empty() => Ok(password.to_owned()),
-            _ => Err(refuse(format!("{file} holds no password for {}", self.place()), todo)),
-        }
+        let password = self.bmc.password()?;
+        let todo = "name its file in nodes.toml, password_file";
+        password.ok_or_else(|| anyhow::anyhow!("there is none")).advise(format!("logging in to {}", self.place()), todo)
     }
 }

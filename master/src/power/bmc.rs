@@ -36,6 +36,19 @@ pub(super) enum Order {
     Reset,
 }
 
+impl Order {
+    /// Its name, which is ipmitool's word for it too.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Soft => "soft",
+            Self::Cycle => "cycle",
+            Self::Reset => "reset",
+        }
+    }
+}
+
 /// A port of the node, as its BMC knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Port {

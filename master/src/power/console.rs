@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Read, Write};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
@@ -13,8 +14,10 @@ use super::access::Access;
 use super::conlog::ConsoleLog;
 use super::ipmi::{Trouble, end_console};
 use super::sol::{OPERATIONAL, Session, TAKEN};
-use super::switch::Limits;
 use crate::say;
+
+/// How long ending another's session may take.
+const TAKING: Duration = Duration::from_secs(30);
 
 /// How the user wants it.
 #[derive(Clone, Copy, Debug)]
@@ -29,10 +32,10 @@ pub(super) struct Manner {
 ///
 /// # Errors
 /// The session does not come about.
-pub(super) fn console(access: &Access, mut log: ConsoleLog, manner: Manner, limits: Limits) -> Result<()> {
+pub(super) fn console(access: &Access, mut log: ConsoleLog, manner: Manner) -> Result<()> {
     access.password()?;
     if manner.take {
-        end_console(&access.for_console(), limits.exchange)?;
+        end_console(&access.for_console(), TAKING)?;
     }
     // Before the threads, which have the same mask: a signal ends the session, and then the program.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();

@@ -24,7 +24,7 @@ pub(super) struct Told {
 impl Told {
     /// What the BMC at `access` told.
     pub(super) fn new(access: &Access, state: State, info: Info) -> Self {
-        Self { bmc: access.address.to_string(), protocol: access.protocol.name(), state, info }
+        Self { bmc: access.bmc.ip.to_string(), protocol: access.protocol(), state, info }
     }
 }
 

@@ -15,7 +15,7 @@ use super::bmc::{Bmc, Info, Order, Port, Sensor, State};
 use super::program::{self, Ended};
 
 /// Seconds until ipmitool sends again what was not answered, and how often it does.
-const RESEND: [&str; 4] = ["-N", "3", "-R", "4"];
+const RESEND: [&str; 4] = ["-N", "2", "-R", "4"];
 
 /// A BMC that ipmitool speaks to.
 #[derive(Debug)]
@@ -64,12 +64,12 @@ pub(super) fn is_missing(error: &anyhow::Error) -> bool {
 /// ipmitool, told where the BMC is and how to open a session there.
 pub(super) fn ipmitool(access: &Access) -> Command {
     let mut command = Command::new("ipmitool");
-    command.args(["-I", "lanplus", "-L", "ADMINISTRATOR", "-H", &access.address.to_string(), "-U", &access.user]);
+    command.args(["-I", "lanplus", "-L", "ADMINISTRATOR", "-H", &access.bmc.ip.to_string(), "-U", &access.user]);
     command.arg("-f").arg(&access.password_file).args(RESEND);
-    if let Some(port) = access.port {
+    if let Some(port) = access.bmc.port {
         command.args(["-p", &port.to_string()]);
     }
-    if let Some(cipher) = access.cipher {
+    if let Some(cipher) = access.bmc.cipher {
         command.args(["-C", &cipher.to_string()]);
     }
     // Its own texts, whatever this terminal speaks, and no password from the user's environment.
@@ -95,7 +95,7 @@ pub(super) enum Trouble {
 impl Trouble {
     pub(super) fn of(said: &str) -> Self {
         let has = |words: &[&str]| words.iter().any(|words| said.contains(words));
-        if has(&["HMAC is invalid", "invalid integrity check value", "incorrect password", "Password invalid"]) {
+        if has(&["HMAC is invalid", "invalid integrity check value"]) {
             Self::Password
         } else if has(&["unauthorized name", "unauthorized role", "invalid role", "nsufficient privilege"]) {
             Self::User
@@ -116,15 +116,16 @@ impl Trouble {
             Self::Cipher => "it does not take the cipher suite".to_owned(),
             Self::Other => {
                 // Its last words are about what failed; those before about what it tried.
-                let last = ended.stderr.lines().map(str::trim).rfind(|line| !line.is_empty());
+                let is_word = |line: &&str| !line.is_empty() && !line.contains("IANA PEN registry");
+                let last = ended.stderr.lines().map(str::trim).rfind(is_word);
                 format!("ipmitool ended with {}: {}", ended.status, last.unwrap_or("no message"))
             }
         }
     }
 
     pub(super) fn todo(self, access: &Access) -> String {
-        let Access { address, user, password_file, .. } = access;
-        let port = access.port.unwrap_or(623);
+        let Access { user, password_file, .. } = access;
+        let (address, port) = (access.bmc.ip, access.bmc.port.unwrap_or(623));
         match self {
             Self::Silent => format!(
                 "see whether {address} answers (ping {address}), whether the BMC has power and its cable, and whether IPMI over LAN \
@@ -154,14 +155,7 @@ impl Bmc for Ipmi {
     }
 
     fn order(&self, order: Order) -> Result<()> {
-        let word = match order {
-            Order::On => "on",
-            Order::Off => "off",
-            Order::Soft => "soft",
-            Order::Cycle => "cycle",
-            Order::Reset => "reset",
-        };
-        self.run(&["chassis", "power", word]).map(drop)
+        self.run(&["chassis", "power", order.word()]).map(drop)
     }
 
     fn network_boot_once(&self, efi: bool) -> Result<()> {
@@ -258,22 +252,15 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_no_argument() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("bmc");
-        std::fs::write(&file, "s3cret\n").unwrap();
-        let access = Access {
-            node: "n1".into(),
-            address: "172.16.0.101".parse().unwrap(),
-            protocol: super::super::access::Protocol::Ipmi,
-            port: Some(9001),
-            user: "admin".into(),
-            password_file: file,
-            cipher: Some(3),
-            insecure: false,
-            ca: None,
-        };
-        let command = format!("{:?}", ipmitool(&access));
-        assert!(!command.contains("s3cret") && command.contains("\"-f\"") && command.contains("\"-C\" \"3\""), "{command}");
+    fn what_ipmitool_says_is_understood() {
+        let end = "Error: Unable to establish IPMI v2 / RMCP+ session\n";
+        for (said, trouble) in [
+            ("> RAKP 2 HMAC is invalid\n", Trouble::Password),
+            ("RAKP 2 message indicates an error : unauthorized name\n", Trouble::User),
+            ("Get Auth Capabilities error\n", Trouble::Silent),
+        ] {
+            assert_eq!(Trouble::of(&format!("{said}{end}")), trouble);
+        }
+        assert_eq!(Trouble::of("Set Chassis Power Control to Up/On failed: Node busy"), Trouble::Other);
     }
 }

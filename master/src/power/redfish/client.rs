@@ -1,7 +1,6 @@
 //! Requests to a Redfish service: JSON over HTTPS, with the user's name and password in each.
 
 use std::fs;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,8 +39,8 @@ impl Client {
     /// The password or the certificates cannot be used.
     pub(super) fn new(access: &Access, exchange: Duration) -> Result<Self> {
         let password = access.password()?;
-        let mut tls = TlsConfig::builder().disable_verification(access.insecure);
-        if let Some(file) = &access.ca {
+        let mut tls = TlsConfig::builder().disable_verification(access.bmc.insecure);
+        if let Some(file) = &access.bmc.ca {
             let what = || format!("reading the certificates in {} for {}", file.display(), access.place());
             let todo = "name a PEM file with the certificate of who signed the BMC's";
             let bytes = fs::read(file).advise(what(), todo)?;
@@ -171,15 +170,11 @@ impl Client {
     }
 
     fn host(&self) -> String {
-        let port = self.access.port.unwrap_or(443);
-        match self.access.address {
-            IpAddr::V4(address) => format!("{address}:{port}"),
-            IpAddr::V6(address) => format!("[{address}]:{port}"),
-        }
+        format!("{}:{}", self.access.bmc.ip, self.access.bmc.port.unwrap_or(443))
     }
 
     fn todo(&self, error: &ureq::Error) -> String {
-        let Access { address, .. } = self.access;
+        let address = self.access.bmc.ip;
         match error {
             ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => CERTIFICATE.to_owned(),
             // rustls's own errors come wrapped in those of the socket.
