@@ -10,5 +10,4 @@ pub mod nodes;
 pub mod recipe;
 pub mod site;
 
-pub(crate) use document::Place;
 pub use document::{Document, Misconfigured};

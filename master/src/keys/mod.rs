@@ -88,7 +88,7 @@ pub fn trusted(site: &Site) -> Result<BTreeMap<String, String>> {
 }
 
 /// authorized_keys(5): `ssh-ed25519`, `ecdsa-sha2-nistp256`, `sk-ssh-ed25519@openssh.com`.
-fn is_ssh(text: &str) -> bool {
+pub(crate) fn is_ssh(text: &str) -> bool {
     ["ssh-", "ecdsa-", "sk-"].iter().any(|start| text.starts_with(start))
 }
 

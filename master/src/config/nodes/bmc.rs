@@ -152,16 +152,11 @@ impl Entry {
     ///
     /// # Errors
     /// [`crate::config::Misconfigured`]
-    pub(super) fn resolve<'a>(
-        self,
-        document: &Document,
-        root: &Path,
-        common: impl Iterator<Item = &'a Access>,
-    ) -> Result<Bmc> {
+    pub(super) fn resolve(self, document: &Document, root: &Path, common: &[&Access]) -> Result<Bmc> {
         let Self { mac, ip, protocol, user, password_file, port, cipher, ca, insecure, password } = self;
         let own = Access { protocol, user, password_file, port, cipher, ca, insecure, password };
         own.check(document)?;
-        let said = common.chain([&own]).fold(Access::default(), |all, one| Access {
+        let said = common.iter().copied().chain([&own]).fold(Access::default(), |all, one| Access {
             protocol: one.protocol.or(all.protocol),
             user: one.user.clone().or(all.user),
             password_file: one.password_file.clone().or(all.password_file),

@@ -141,8 +141,9 @@ impl Nodes {
         let bmc = match entry.bmc {
             Some(bmc) => {
                 take_bmc(&bmc, name, document, &config.network, taken, &place)?;
-                let common = [&config.bmc].into_iter().chain(mine.iter().map(|group| &group.bmc));
-                Some(bmc.resolve(document, root, common)?)
+                let common: Vec<&Access> =
+                    [&config.bmc].into_iter().chain(mine.iter().map(|group| &group.bmc)).collect();
+                Some(bmc.resolve(document, root, &common)?)
             }
             None => None,
         };
@@ -246,7 +247,10 @@ fn groups_of<'a>(named: &[Spanned<Name>], document: &Document, groups: &'a Group
         let Some(group) = groups.get(name.get_ref().as_str()) else {
             let known: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            let what = format!("there is no [group.{name}] in nodes.toml or site.toml; there is {known}", name = name.get_ref());
+            let what = format!(
+                "there is no [group.{name}] in nodes.toml or site.toml; there is {known}",
+                name = name.get_ref()
+            );
             return Err(document.refuse(name.span(), what));
         };
         if found.iter().any(|other| other.name == group.name) {
@@ -315,12 +319,7 @@ mod tests {
     }
 
     fn node(name: &str, mac: &str, ip: &str) -> Newcomer {
-        Newcomer {
-            name: name.parse().unwrap(),
-            mac: Some(mac.parse().unwrap()),
-            ip: ip.parse().unwrap(),
-            bmc: None,
-        }
+        Newcomer { name: name.parse().unwrap(), mac: Some(mac.parse().unwrap()), ip: ip.parse().unwrap(), bmc: None }
     }
 
     fn with_node(text: &str, node: &Newcomer) -> String {
