@@ -22,7 +22,7 @@ use crate::say;
 
 /// Nodes, and how many BMCs are spoken to at once.
 #[derive(Debug, Args)]
-struct Which {
+pub(crate) struct Which {
     /// The nodes: `n1`, `n[001-064]`, `@rack1`, several with commas between; `@all` is all.
     #[arg(value_name = "NODES")]
     nodes: Names,
@@ -45,7 +45,7 @@ impl Which {
 
 /// What changes the power of nodes.
 #[derive(Debug, Args)]
-struct Change {
+pub(crate) struct Change {
     #[command(flatten)]
     which: Which,
     /// Say what would be done, and speak to no BMC.
@@ -55,7 +55,7 @@ struct Change {
 
 /// What changes it and makes nodes draw power.
 #[derive(Debug, Args)]
-struct Rise {
+pub(crate) struct Rise {
     #[command(flatten)]
     change: Change,
     /// Milliseconds between two power-ons.
@@ -104,7 +104,9 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub(crate) enum BmcCommand {
     /// What BMCs tell about themselves and their nodes: who made them, sensors, MACs.
-    #[command(after_help = "Examples:\n  rootstream bmc info n1\n  rootstream bmc info @rack1 --json | jq -r '.[].ports[].mac'")]
+    #[command(
+        after_help = "Examples:\n  rootstream bmc info n1\n  rootstream bmc info @rack1 --json | jq -r '.[].ports[].mac'"
+    )]
     Info(Which),
 }
 

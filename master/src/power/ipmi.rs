@@ -99,9 +99,15 @@ impl Trouble {
             Self::Password
         } else if has(&["unauthorized name", "unauthorized role", "invalid role", "nsufficient privilege"]) {
             Self::User
-        } else if has(&["no matching cipher", "invalid authentication algorithm", "invalid integrity algorithm", "invalid confidentiality"]) {
+        } else if has(&[
+            "no matching cipher",
+            "invalid authentication algorithm",
+            "invalid integrity algorithm",
+            "invalid confidentiality",
+        ]) {
             Self::Cipher
-        } else if has(&["Unable to establish", "Get Auth Capabilities error", "no response", "No response", "timeout"]) {
+        } else if has(&["Unable to establish", "Get Auth Capabilities error", "no response", "No response", "timeout"])
+        {
             Self::Silent
         } else {
             Self::Other
@@ -132,11 +138,21 @@ impl Trouble {
                  is switched on in it and UDP port {port} is open on the way; a BMC that hangs wants its own reset or the plug"
             ),
             Self::Password => {
-                format!("write the password of {user} into {} as one line; BMCs cut it at 16 or 20 bytes", password_file.display())
+                format!(
+                    "write the password of {user} into {} as one line; BMCs cut it at 16 or 20 bytes",
+                    password_file.display()
+                )
             }
-            Self::User => format!("look in the BMC whether {user} exists, is enabled and is an administrator on the LAN channel"),
-            Self::Cipher => "name a cipher suite that the BMC takes in nodes.toml: cipher = 17, or 3 where it is old".to_owned(),
-            Self::Other => "the same by hand, with more words: ipmitool -I lanplus -vv; some BMCs refuse while their node starts".to_owned(),
+            Self::User => {
+                format!("look in the BMC whether {user} exists, is enabled and is an administrator on the LAN channel")
+            }
+            Self::Cipher => {
+                "name a cipher suite that the BMC takes in nodes.toml: cipher = 17, or 3 where it is old".to_owned()
+            }
+            Self::Other => {
+                "the same by hand, with more words: ipmitool -I lanplus -vv; some BMCs refuse while their node starts"
+                    .to_owned()
+            }
         }
     }
 }
@@ -168,7 +184,8 @@ impl Bmc for Ipmi {
         // What follows is in many BMCs, and in none of them all of it.
         let or_nothing = |words: &[&str]| self.run(words).unwrap_or_default();
         let inventory = or_nothing(&["fru", "print", "0"]);
-        let vendor = field(&inventory, &["Product Manufacturer", "Board Mfg"]).or(field(&controller, &["Manufacturer Name"]));
+        let vendor =
+            field(&inventory, &["Product Manufacturer", "Board Mfg"]).or(field(&controller, &["Manufacturer Name"]));
         let is_dell = vendor.as_deref().is_some_and(|vendor| vendor.to_ascii_uppercase().contains("DELL"));
         Ok(Info {
             model: field(&inventory, &["Product Name", "Board Product"]),
@@ -186,7 +203,9 @@ impl Bmc for Ipmi {
 /// The first of these names that has a value, in lines such as `Firmware Revision         : 9.08`.
 fn field(said: &str, names: &[&str]) -> Option<String> {
     let value = |name: &&str| {
-        said.lines().filter_map(|line| line.split_once(':')).find(|(key, value)| key.trim() == *name && !value.trim().is_empty())
+        said.lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(key, value)| key.trim() == *name && !value.trim().is_empty())
     };
     names.iter().find_map(value).map(|(_, value)| value.trim().to_owned())
 }
@@ -206,7 +225,7 @@ fn sensors(said: &str) -> Vec<Sensor> {
     said.lines().filter_map(sensor).collect()
 }
 
-/// What Dell's own command says of the ports on the board: `0		18:66:da:aa:bb:cc	Enabled`.
+/// What Dell's own command says of the ports on the board: number, MAC, whether it is enabled.
 fn dell_ports(said: &str) -> Vec<Port> {
     let port = |line: &str| {
         let mut words = line.split_whitespace();

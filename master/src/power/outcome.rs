@@ -53,7 +53,8 @@ pub(super) fn for_each<T: fmt::Display + Serialize + Send>(
         outcomes.sort_by_key(|outcome| place(&outcome.node));
         say::json(&outcomes)?;
     }
-    let failed: Vec<&str> = outcomes.iter().filter(|outcome| !outcome.ok).map(|outcome| outcome.node.as_str()).collect();
+    let failed: Vec<&str> =
+        outcomes.iter().filter(|outcome| !outcome.ok).map(|outcome| outcome.node.as_str()).collect();
     if failed.is_empty() {
         return Ok(());
     }
@@ -101,7 +102,10 @@ mod tests {
         assert_eq!(Outcome::of("n1", Ok("on (was off)"), took).to_string(), "n1: on (was off), 1.2 s");
         let error = Err::<String, _>(anyhow::anyhow!("no answer")).advise("asking the BMC of n2", "look at its cable");
         let outcome = Outcome::of("n2", error, took);
-        assert_eq!(outcome.to_string(), "n2: failed after 1.2 s: asking the BMC of n2: no answer; what to do: look at its cable");
+        assert_eq!(
+            outcome.to_string(),
+            "n2: failed after 1.2 s: asking the BMC of n2: no answer; what to do: look at its cable"
+        );
         let json = serde_json::to_value(&outcome).unwrap();
         assert_eq!((json["ok"].as_bool(), json["error"]["todo"].as_str()), (Some(false), Some("look at its cable")));
     }

@@ -33,9 +33,8 @@ pub(super) fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
         let _ = child.wait();
         bail!("no answer within {} s", limit.as_secs());
     };
-    let text = |reader: thread::JoinHandle<Vec<u8>>| {
-        String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
-    };
+    let text =
+        |reader: thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned();
     Ok(Ended { status, stdout: text(stdout), stderr: text(stderr) })
 }
 
@@ -81,6 +80,9 @@ mod tests {
     fn what_it_says_is_kept_however_much() {
         let ended = run(Command::new("sh").args(["-c", "seq 100000; echo no >&2; exit 3"]), Duration::from_secs(60));
         let ended = ended.unwrap();
-        assert_eq!((ended.stdout.lines().count(), ended.stderr.as_str(), ended.status.code()), (100_000, "no\n", Some(3)));
+        assert_eq!(
+            (ended.stdout.lines().count(), ended.stderr.as_str(), ended.status.code()),
+            (100_000, "no\n", Some(3))
+        );
     }
 }

@@ -64,8 +64,9 @@ mod tests {
             turns.push(at);
         }
         assert!(turns.windows(2).all(|pair| pair[1] - pair[0] >= BETWEEN));
-        let in_a_second = |from: &Instant| turns.iter().filter(|at| *at >= from && **at < *from + Duration::from_secs(1));
-        assert!(turns.iter().all(|from| in_a_second(from).count() <= 2));
+        let in_a_second =
+            |from: Instant| turns.iter().filter(|at| (from..from + Duration::from_secs(1)).contains(*at)).count();
+        assert!(turns.iter().all(|from| in_a_second(*from) <= 2));
         // No time is given away while someone waits.
         let first = turns.iter().take(500).copied().collect::<Vec<_>>();
         assert!(first.windows(2).all(|pair| pair[1] - pair[0] == BETWEEN));
@@ -78,10 +79,14 @@ mod tests {
         let turns = Turns::new(Duration::from_millis(20));
         let start = Instant::now();
         let mut taken: Vec<Duration> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..5).map(|_| scope.spawn(|| {
-                turns.wait();
-                start.elapsed()
-            })).collect();
+            let threads: Vec<_> = (0..5)
+                .map(|_| {
+                    scope.spawn(|| {
+                        turns.wait();
+                        start.elapsed()
+                    })
+                })
+                .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         taken.sort();

@@ -103,7 +103,12 @@ pub(super) fn reach(bmc: &dyn Bmc, access: &Access, wanted: State, limit: Durati
             } else {
                 "look for a fault of its power supply: `bmc info`, its front panel, its cables; --timeout waits longer"
             };
-            let what = format!("{} took the order, and {} is not {wanted} after {} s", access.place(), access.node, limit.as_secs());
+            let what = format!(
+                "{} took the order, and {} is not {wanted} after {} s",
+                access.place(),
+                access.node,
+                limit.as_secs()
+            );
             return Err(refuse(what, todo));
         }
         thread::sleep(PACE);

@@ -178,7 +178,9 @@ impl Client {
         match error {
             ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => CERTIFICATE.to_owned(),
             // rustls's own errors come wrapped in those of the socket.
-            ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.to_string().contains("certificate")) => {
+            ureq::Error::Io(error)
+                if error.get_ref().is_some_and(|inner| inner.to_string().contains("certificate")) =>
+            {
                 CERTIFICATE.to_owned()
             }
             _ => format!(
@@ -191,8 +193,7 @@ impl Client {
 }
 
 /// What to do about answers that the standard has no place for.
-pub(super) const ODD: &str =
-    "see whether this BMC speaks Redfish (/redfish/v1/ in a browser) and has its newest firmware; many speak IPMI as well";
+pub(super) const ODD: &str = "see whether this BMC speaks Redfish (/redfish/v1/ in a browser) and has its newest firmware; many speak IPMI as well";
 
 const CERTIFICATE: &str = "name who signed its certificate in nodes.toml, ca = \"FILE\" in PEM, or believe any with insecure = true, \
      which shows the password to whoever answers at that address";

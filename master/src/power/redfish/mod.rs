@@ -63,10 +63,9 @@ impl Redfish {
 
     fn reset(&self, system: &Value, kind: &str) -> Result<()> {
         let target = system.pointer("/Actions/#ComputerSystem.Reset/target").and_then(Value::as_str);
-        let target = target.context("there is no ComputerSystem.Reset").advise(
-            format!("looking for the power switch in {}", self.access.place()),
-            ODD,
-        )?;
+        let target = target
+            .context("there is no ComputerSystem.Reset")
+            .advise(format!("looking for the power switch in {}", self.access.place()), ODD)?;
         self.client.post(target, &json!({ "ResetType": kind }))
     }
 }
@@ -84,10 +83,13 @@ impl Bmc for Redfish {
 
     fn order(&self, order: Order) -> Result<()> {
         let (_, system) = self.system()?;
-        self.reset(&system.body, kind(order, &allowed(&system.body)).advise(
-            format!("{} cannot do this", self.access.place()),
-            "switch the node off and on instead: rootstream power off, then on",
-        )?)
+        self.reset(
+            &system.body,
+            kind(order, &allowed(&system.body)).advise(
+                format!("{} cannot do this", self.access.place()),
+                "switch the node off and on instead: rootstream power off, then on",
+            )?,
+        )
     }
 
     // Whether its firmware does that as UEFI is a setting of the system, which stays as it is.
@@ -167,7 +169,8 @@ fn readings(of: &Value, list: &str, key: &str, unit: &str) -> Vec<Sensor> {
     };
     let sensor = |value: &Value| {
         let reading = value.get(key)?.as_f64()?;
-        let unit = if key == "Reading" { text(value, &["/ReadingUnits"]) } else { None }.unwrap_or_else(|| unit.to_owned());
+        let unit =
+            if key == "Reading" { text(value, &["/ReadingUnits"]) } else { None }.unwrap_or_else(|| unit.to_owned());
         Some(Sensor {
             name: text(value, &["/Name", "/FanName", "/MemberId"])?,
             reading: format!("{reading} {unit}"),
