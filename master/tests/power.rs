@@ -7,11 +7,12 @@ mod common;
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Output, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -235,31 +236,38 @@ fn power_goes_through_redfish() {
     assert!(said.contains("what to do: see whether 127.0.7.1 answers"), "{said}");
 }
 
-/// The serial port of a board: what is written to it comes out at the console.
+/// The serial port of a board: what is written to it comes out at the console. The simulator holds on to it for all of its
+/// life, so there is one connection for all sessions.
 struct Serial {
     listener: TcpListener,
+    stream: OnceLock<TcpStream>,
 }
 
 impl Serial {
     fn new() -> Self {
-        Self { listener: TcpListener::bind("127.0.0.1:0").unwrap() }
+        Self { listener: TcpListener::bind("127.0.0.1:0").unwrap(), stream: OnceLock::new() }
     }
 
     fn address(&self) -> SocketAddr {
         self.listener.local_addr().unwrap()
     }
 
-    /// Says this to whoever opens the console, once `ready`, and returns what is typed until `enough`.
-    fn talk(&self, ready: impl Fn() -> bool, said: &str, enough: &str) -> String {
-        let (mut stream, _) = self.listener.accept().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-        while !ready() {
-            thread::sleep(Duration::from_millis(20));
-        }
-        stream.write_all(said.as_bytes()).unwrap();
+    fn stream(&self) -> &TcpStream {
+        self.stream.get_or_init(|| {
+            let stream = self.listener.accept().unwrap().0;
+            stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+            stream
+        })
+    }
+
+    fn say(&self, words: &str) {
+        self.stream().write_all(words.as_bytes()).unwrap();
+    }
+
+    fn hear(&self, enough: &str) -> String {
         let (mut typed, mut bytes) = (String::new(), [0; 256]);
         while !typed.contains(enough) {
-            let count = stream.read(&mut bytes).unwrap();
+            let count = self.stream().read(&mut bytes).unwrap();
             assert!(count > 0, "the console was closed after {typed:?}");
             typed.push_str(&String::from_utf8_lossy(&bytes[..count]));
         }
@@ -290,12 +298,11 @@ fn a_console_shows_types_ends_and_is_kept() {
         console.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let mut console = start(&[]);
-    thread::scope(|scope| {
-        let port = scope.spawn(|| serial.talk(|| true, "n1 login: ", "root\r"));
-        read_until(&mut console, "n1 login: ");
-        console.stdin.as_mut().unwrap().write_all(b"root\r").unwrap();
-        assert_eq!(port.join().unwrap(), "root\r");
-    });
+    read_until(&mut console, "SOL Session operational");
+    serial.say("n1 login: ");
+    read_until(&mut console, "n1 login: ");
+    console.stdin.as_mut().unwrap().write_all(b"root\r").unwrap();
+    assert_eq!(serial.hear("\r"), "root\r");
     // Someone else is refused, and told how to take it.
     let second = start(&["--log"]).wait_with_output().unwrap();
     assert_eq!(second.status.code(), Some(1));
@@ -321,18 +328,17 @@ fn a_boot_is_followed_to_its_end() {
     let serial = Serial::new();
     let (board, _bmc) = powered.ipmi(1, serial.address(), FILE);
     let boot = |said: &str, words: &[&str]| {
+        let (before, over) = (board.pid(), AtomicBool::new(false));
         thread::scope(|scope| {
-            let port = scope.spawn(|| {
-                // Until the console is closed.
-                let (mut stream, _) = serial.listener.accept().unwrap();
-                while board.pid().is_none() {
+            scope.spawn(|| {
+                let started = || board.pid().is_some() && board.pid() != before;
+                while !started() && !over.load(Ordering::SeqCst) {
                     thread::sleep(Duration::from_millis(20));
                 }
-                stream.write_all(said.as_bytes()).unwrap();
-                let _ = stream.read_to_end(&mut Vec::new());
+                serial.say(said);
             });
             let output = powered.run(&[&["boot", "n1"], words].concat());
-            port.join().unwrap();
+            over.store(true, Ordering::SeqCst);
             output
         })
     };

@@ -15,7 +15,7 @@ use super::bmc::{Bmc, Info, Order, Port, Sensor, State};
 use super::program::{self, Ended};
 
 /// Seconds until ipmitool sends again what was not answered, and how often it does.
-const RESEND: [&str; 4] = ["-N", "2", "-R", "4"];
+const RESEND: [&str; 4] = ["-N", "2", "-R", "2"];
 
 /// A BMC that ipmitool speaks to.
 #[derive(Debug)]
