@@ -6,7 +6,8 @@ set -eu
 packages="gcc libc6-dev musl-tools cmake make
   qemu-system-x86 ipxe-qemu seabios mmdebstrap dnsmasq-base pxelinux syslinux-common
   iproute2 openssh-client openssl curl busybox-static
-  tar gzip xz-utils zstd squashfs-tools squashfs-tools-ng erofs-utils cpio file time pigz libarchive-tools minisign kmod"
+  tar gzip xz-utils zstd squashfs-tools squashfs-tools-ng erofs-utils cpio file time pigz libarchive-tools minisign kmod
+  skopeo umoci bubblewrap libwrap0 libpq5 libmariadb3 liblog4cplus-2.0.5"
 
 for program in cargo rustc; do
     command -v $program >/dev/null || { echo "deps: $program is missing; install Rust from https://rustup.rs" >&2; exit 1; }

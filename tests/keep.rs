@@ -5,7 +5,7 @@
 mod lab;
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -258,6 +258,36 @@ fn an_address_that_somebody_has_is_declined_and_another_one_taken() {
         assert!(said.len() == 1 && said[0].ends_with("DECLINE sent; starting again in 10.0 s"), "{said:?}");
     });
     assert_eq!(dhcpd.count("DHCPDECLINE of 172.16.0.9 from 52:54:00:ac:10:01"), 1);
+}
+
+// F13
+#[test]
+fn an_address_that_somebody_takes_later_is_defended() {
+    for fixed in [false, true] {
+        let lab = Lab::new();
+        lab.wire("eth0", MAC, "srv0", "172.16.0.254/24");
+        let _dnsmasq = lab.dnsmasq(
+            "srv0",
+            &["--dhcp-range=172.16.0.0,static,255.255.255.0,1h", "--dhcp-host=52:54:00:ac:10:01,172.16.0.1"],
+        );
+        let settings =
+            if fixed { settings_of("ip=172.16.0.1::172.16.0.254:255.255.255.0::eth0:none") } else { settings() };
+        let network = lab.node(move || bring_up(&settings).unwrap());
+        ip("addr add 172.16.0.1/24 dev srv0").unwrap();
+        // Whoever asks for another address says its own.
+        for _ in 0..3 {
+            UdpSocket::bind("172.16.0.1:0").unwrap().send_to(b"?", "172.16.0.77:9").unwrap();
+        }
+        lab.node(move || {
+            let said = || -> Vec<String> {
+                lines("net: eth0").into_iter().filter(|line| line.contains("172.16.0.1 is ours, but ")).collect()
+            };
+            wait_until("said", || !said().is_empty());
+            assert!(said().len() == 1 && said()[0].ends_with(" uses it too; announced again"), "{:?}", said());
+            assert_eq!(ports_and_routes().port("eth0").addresses, ["172.16.0.1/24"], "fixed: {fixed}");
+            network.leave().unwrap();
+        });
+    }
 }
 
 // F13

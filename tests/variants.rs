@@ -17,3 +17,11 @@ fn a_node_boots_from_a_squashfs() {
     let line = output.lines().last().unwrap();
     assert!(line.starts_with("boot: ok ") && line.contains(" image=squashfs "), "{line}");
 }
+
+// dhcpd, tftpd and nginx boot the node then, from what `rootstream config` writes.
+#[test]
+fn a_node_boots_from_the_servers_that_a_site_has_already() {
+    let output = make("boot SERVERS=classic");
+    let line = output.lines().last().unwrap();
+    assert!(line.starts_with("boot: ok ") && line.contains(" servers=classic "), "{line}");
+}

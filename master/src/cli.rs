@@ -12,7 +12,7 @@ use crate::config::Misconfigured;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
 use crate::image::image_name;
-use crate::{image, keys, logger, node, overlay, power, say, site, up};
+use crate::{export, image, keys, logger, node, overlay, power, say, site, up};
 
 /// Boot stateless cluster nodes: images, kernel and initramfs, DHCP, TFTP and HTTP on one master.
 #[derive(Debug, Parser)]
@@ -88,11 +88,13 @@ Examples:
   rootstream bootstrap compute
   rootstream bootstrap compute --shell /bin/busybox    with a shell, for rootstream.onfail=shell")]
     Bootstrap(BootstrapArgs),
+    /// Print this site as configuration of servers that run already, or write it where they read it.
+    Config(export::Command),
     /// Serve DHCP, TFTP and HTTP in the foreground, until SIGTERM or Ctrl-C.
     #[command(after_help = "\
 Prints one line that starts with `up: ready` on stdout when all three answer.
 Requests are logged in log/http.log and on stderr, DHCP and TFTP in log/dnsmasq.log.
-SIGHUP reads nodes.toml and the newest builds again.
+It notices by itself what changes in site.toml, nodes.toml and keys/, and newer builds; SIGHUP makes it look at once.
 
 Examples:
   rootstream --site /srv/cluster up
@@ -155,6 +157,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Boot(args) => args.run(&site()?),
         Command::Key(command) => command.run(&site()?),
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
+        Command::Config(command) => command.run(&site()?),
         Command::Up { port } => up::up(&site()?, *port),
     }
 }

@@ -4,10 +4,12 @@
 //! writes, [`image`] and [`overlay`] build and publish, [`bootstrap`] makes kernel and initramfs, [`up`] serves them.
 
 mod aside;
+mod ask;
 pub mod bootstrap;
 pub mod cli;
 mod clock;
 pub mod config;
+mod export;
 pub mod image;
 pub mod keys;
 mod logger;

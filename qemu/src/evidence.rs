@@ -7,7 +7,9 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use crate::bmc::board::switched_by;
 use crate::machine::Machine;
+use crate::servers::Servers;
 use crate::site::{BRIDGE, MASTER, NODE_MAC};
 use crate::transcript::{Line, Transcript};
 use crate::{network, sockets};
@@ -25,7 +27,7 @@ pub struct Evidence {
     /// How many nodes showed a login prompt.
     pub nodes: usize,
     /// Who switched the power on.
-    pub power: &'static str,
+    pub power: String,
     /// How far the image was verified, as the node's record says.
     pub trust: String,
     /// What the image is: `debian`, unpacked from an archive, or the file system that it is mounted as.
@@ -123,18 +125,28 @@ impl Visit {
     }
 }
 
-/// Gathers the evidence while everything still runs. `up` is the master's process, `tap` the node's wire.
+/// Gathers the evidence while everything still runs. `tap` is the node's wire.
 ///
 /// # Errors
 /// A trace that every boot leaves is missing.
-pub fn gather(transcript: &Transcript, up: u32, machine: &mut Machine, tap: &str, visit: &Visit) -> Result<Evidence> {
-    let dhcp: Vec<String> = transcript.lines("dnsmasq").into_iter().map(|line| line.text).collect();
+pub fn gather(
+    transcript: &Transcript,
+    servers: &Servers,
+    machine: &mut Machine,
+    tap: &str,
+    visit: &Visit,
+) -> Result<Evidence> {
+    let dhcp: Vec<String> = servers.dhcp_log(transcript).into_iter().map(|line| line.text).collect();
     let port = network::port(tap)?;
     ensure!(port.carrier && port.master.as_deref() == Some(BRIDGE), "{tap} is not a live port of {BRIDGE}: {port:?}");
-    let power = if sockets::parent(machine.id())? == std::process::id() { "lab" } else { "other" };
+    let power = match switched_by(machine.id())? {
+        Some(bmc) => bmc,
+        None if sockets::parent(machine.id())? == std::process::id() => "lab".to_owned(),
+        None => "other".to_owned(),
+    };
     Ok(Evidence {
         firmware: firmware(&dhcp)?,
-        servers: servers(up)?,
+        servers: servers.owners()?,
         nodes: logins(&transcript.containing(" login: ")),
         power,
         trust: visit.trust.clone(),
@@ -154,17 +166,6 @@ fn firmware(dhcp: &[String]) -> Result<&'static str> {
         "00007" | "00009" => Ok("uefi"),
         other => anyhow::bail!("client architecture {other} is of no firmware that the lab knows"),
     }
-}
-
-/// Who owns the ports that nodes boot from.
-fn servers(up: u32) -> Result<String> {
-    for (protocol, port) in [("udp", 67), ("udp", 69), ("tcp", 80)] {
-        let owner = sockets::owner(protocol, port)?;
-        if !sockets::descends(owner, up) {
-            return Ok(format!("process {owner} at {protocol} port {port}"));
-        }
-    }
-    Ok("rootstream".to_owned())
 }
 
 fn logins(prompts: &[Line]) -> usize {
@@ -220,7 +221,7 @@ mod tests {
             firmware: "bios",
             servers: "rootstream".into(),
             nodes: 1,
-            power: "lab",
+            power: "lab".to_owned(),
             trust: "digest".into(),
             image: "debian".into(),
             net: "tap".into(),

@@ -5,6 +5,7 @@
 pub mod bmc;
 pub mod bound;
 pub mod choices;
+pub mod classic;
 pub mod enclosure;
 pub mod evidence;
 pub mod faulty;
@@ -19,6 +20,7 @@ pub mod packages;
 pub mod patience;
 mod plain;
 pub mod qmp;
+pub mod servers;
 pub mod site;
 pub mod sockets;
 pub mod ssh;

@@ -6,10 +6,12 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches};
+use rootstream_lab::bmc::node;
 use rootstream_lab::choices::allowed;
 use rootstream_lab::enclosure::{Missing, run_enclosed, settle};
 use rootstream_lab::netboot::{self, Request};
 use rootstream_lab::packages::build_dir;
+use rootstream_lab::servers::Servers;
 use rootstream_lab::site::Site;
 
 /// The options of `lab boot`, each a variable of `make boot` in lower case.
@@ -75,7 +77,9 @@ fn boot(arguments: &ArgMatches) -> Result<ExitCode> {
     if let Ok(outside) = std::env::var(OUTSIDE) {
         return boot_enclosed(arguments, outside.parse().with_context(|| format!("reading {OUTSIDE}"))?);
     }
-    site(arguments)?;
+    let asked = arguments.get_one::<String>("servers").context("no --servers")?;
+    Servers::prepare(asked, &site(arguments)?)?;
+    node::fetch(arguments.get_one::<String>("power").map_or("lab", String::as_str))?;
     let own = std::env::current_exe().context("asking for this program's path")?;
     let mut inside = Command::new(own);
     inside.args(std::env::args_os().skip(1)).env(OUTSIDE, std::process::id().to_string());
@@ -88,7 +92,13 @@ fn boot(arguments: &ArgMatches) -> Result<ExitCode> {
 fn boot_enclosed(arguments: &ArgMatches, outside: u32) -> Result<ExitCode> {
     settle()?;
     let asked = |name: &str| arguments.get_one::<String>(name).cloned().unwrap_or_default();
-    let request = Request { accel: asked("accel"), hold: asked("hold") == "1", outside };
+    let request = Request {
+        accel: asked("accel"),
+        servers: asked("servers"),
+        power: asked("power"),
+        hold: asked("hold") == "1",
+        outside,
+    };
     let (evidence, login) = netboot::run(&known_site()?, &request)?;
     let observed = evidence.to_string();
     ensure!(evidence.image == asked("image"), "asked for image={}, observed {}", asked("image"), evidence.image);

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::bound::Bound;
 use crate::enclosure::Missing;
 use crate::evidence::{Evidence, Visit, gather};
 use crate::machine::Machine;
 use crate::node::Node;
 use crate::patience::Patience;
+use crate::servers::Servers;
 use crate::site::{self, Site};
 use crate::timeline::{Timeline, is_dead_end};
 use crate::transcript::{Line, Transcript};
-use crate::{hold, network, ssh};
+use crate::{bmc, hold, network, ssh};
 
 const TAP: &str = "tap0";
 const MEMORY_MIB: u32 = 1024;
@@ -23,6 +23,10 @@ const MEMORY_MIB: u32 = 1024;
 pub struct Request {
     /// QEMU's accelerator.
     pub accel: String,
+    /// Whose servers it boots from: a value of SERVERS.
+    pub servers: String,
+    /// Who powers it on: a value of POWER.
+    pub power: String,
     /// Leave the node running, with the user on its console.
     pub hold: bool,
     /// A process outside that is in the lab's network namespace.
@@ -39,10 +43,18 @@ pub fn run(site: &Site, request: &Request) -> Result<(Evidence, Duration)> {
         .and_then(|()| network::tap_on(TAP, site::BRIDGE))
         .context(Missing("this machine gives the lab no bridge and tap (/dev/net/tun)".to_owned()))?;
     let transcript = Transcript::default();
-    let up = site.up(&transcript)?;
+    let servers = Servers::start(&request.servers, site, &transcript)?;
     let node = Node::new(site::NODE).memory(MEMORY_MIB).accel(&request.accel).nic(TAP, site::NODE_MAC);
-    let mut machine = node.power_on(&site.logs(), &transcript)?;
-    let outcome = boot(site, &up, &mut machine, &transcript);
+    let (mut machine, mut powered) = match request.power.as_str() {
+        "lab" => (node.power_on(&site.logs(), &transcript)?, None),
+        bmc => {
+            let (machine, powered) = bmc::node::power_on(bmc, node, site::NODE_MAC, site, &transcript)?;
+            (machine, Some(powered))
+        }
+    };
+    let outcome = boot(site, &servers, &mut machine, &transcript);
+    let seen = |booted| powered.as_mut().map_or(Ok(()), bmc::node::Powered::finish).map(|()| booted);
+    let outcome = outcome.and_then(seen);
     if outcome.is_err() {
         eprintln!("{}", machine.last_words());
     }
@@ -59,12 +71,16 @@ pub fn run(site: &Site, request: &Request) -> Result<(Evidence, Duration)> {
     }
     let outcome = outcome?;
     drop(machine);
-    let status = up.terminate(Duration::from_secs(20)).context("stopping the master's servers")?;
-    ensure!(status.success(), "the master's servers ended with {status}; see {}", site.logs().display());
+    servers.stop(&site.logs())?;
     Ok(outcome)
 }
 
-fn boot(site: &Site, up: &Bound, machine: &mut Machine, transcript: &Transcript) -> Result<(Evidence, Duration)> {
+fn boot(
+    site: &Site,
+    servers: &Servers,
+    machine: &mut Machine,
+    transcript: &Transcript,
+) -> Result<(Evidence, Duration)> {
     let mut timeline = Timeline::new(site::NODE, machine.powered());
     let tftp = format!("{}/", site.folder().join("tftp").display());
     tell("power-on", Duration::ZERO, &format!("{} {}", site::NODE, site::NODE_MAC));
@@ -93,7 +109,7 @@ fn boot(site: &Site, up: &Bound, machine: &mut Machine, transcript: &Transcript)
         site::NODE_ADDRESS,
         visit.setup
     );
-    Ok((gather(transcript, up.id(), machine, TAP, &visit)?, login))
+    Ok((gather(transcript, servers, machine, TAP, &visit)?, login))
 }
 
 /// Prints the step that a line shows, and answers with the last one's time.

@@ -7,6 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::bound::Bound;
+use crate::classic::FILES;
+use crate::generic::run as quietly;
 use crate::patience::Patience;
 use crate::ssh;
 use crate::transcript::{Line, Transcript};
@@ -173,7 +175,28 @@ impl Site {
         Ok(up)
     }
 
-    fn command(&self) -> Command {
+    /// The folder of the configuration for servers of others.
+    pub fn classic(&self) -> PathBuf {
+        self.lab.join("classic")
+    }
+
+    /// Writes that configuration, and the loader's menus to the boot files, as an administrator would.
+    ///
+    /// # Errors
+    /// The companion fails; it has said why.
+    pub fn configure_classic(&self) -> Result<()> {
+        let menus = ("pxelinux", self.folder().join("tftp"));
+        let files = FILES.map(|(server, file)| (server, self.classic().join(file)));
+        let folders = files.map(|(server, file)| (server, file.parent().unwrap_or(Path::new(".")).to_owned()));
+        for (server, folder) in folders.into_iter().chain([menus]) {
+            // What it says to administrators is no news here.
+            quietly(self.command().args(["config", server, "--output"]).arg(folder))?;
+        }
+        Ok(())
+    }
+
+    /// The companion, told of this site.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.rootstream);
         command.arg("--site").arg(self.folder());
         command

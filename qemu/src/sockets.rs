@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 /// # Errors
 /// No process has.
 pub fn owner(protocol: &str, port: u16) -> Result<u32> {
-    let table = fs::read_to_string(format!("/proc/net/{protocol}")).context("reading the socket table")?;
+    // A test's threads are in namespaces of their own.
+    let table = fs::read_to_string(format!("/proc/thread-self/net/{protocol}")).context("reading the socket table")?;
     let inodes = inodes(&table, port);
     let processes = fs::read_dir("/proc").context("listing the processes")?.flatten();
     let mut owners = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());

@@ -7,17 +7,20 @@ use std::time::{Duration, Instant};
 enum Witness {
     /// The node's console.
     Console,
-    /// The DHCP and TFTP server's log.
-    Dnsmasq,
+    /// A server's log.
+    Server,
 }
 
 /// A step: its name, who reports it, and words that the report has in this order.
 type Step = (&'static str, Witness, &'static [&'static str]);
 
-/// In the order in which a node takes them.
-const STEPS: [Step; 9] = [
-    ("DHCP", Witness::Dnsmasq, &["DHCPACK("]),
-    ("TFTP", Witness::Dnsmasq, &["sent ", "pxelinux.0 to "]),
+/// In the order in which a node takes them; some are told in either of two ways.
+const STEPS: [Step; 11] = [
+    ("DHCP", Witness::Server, &["DHCPACK("]),
+    ("DHCP", Witness::Server, &["DHCPACK on "]),
+    ("TFTP", Witness::Server, &["sent ", "pxelinux.0 to "]),
+    // tftpd tells nobody.
+    ("TFTP", Witness::Console, &["tftp://", "pxelinux.0... ok"]),
     ("kernel", Witness::Console, &["Linux version "]),
     ("/init", Witness::Console, &["rootstream: stage 1"]),
     ("modules", Witness::Console, &["rootstream: modules: done"]),
@@ -47,7 +50,7 @@ impl Timeline {
 
     /// Takes in a line; answers with the step that it shows for the first time and the time since power-on.
     pub fn see(&mut self, source: &str, text: &str, at: Instant) -> Option<(&'static str, Duration)> {
-        let witness = if source == self.node { Witness::Console } else { Witness::Dnsmasq };
+        let witness = if source == self.node { Witness::Console } else { Witness::Server };
         let fresh = STEPS.iter().find(|(name, from, words)| {
             *from == witness && !self.reached.iter().any(|(seen, _)| seen == name) && in_order(text, words)
         });
@@ -63,8 +66,15 @@ impl Timeline {
 
     /// The steps that nobody has reported.
     pub fn missing(&self) -> Vec<&'static str> {
-        STEPS.iter().map(|(name, ..)| *name).filter(|name| self.when(name).is_none()).collect()
+        names().into_iter().filter(|name| self.when(name).is_none()).collect()
     }
+}
+
+/// The steps' names, each once.
+fn names() -> Vec<&'static str> {
+    let mut names: Vec<_> = STEPS.iter().map(|(name, ..)| *name).collect();
+    names.dedup();
+    names
 }
 
 /// Whether a console line tells that the boot will not get further.
@@ -93,7 +103,7 @@ mod tests {
             told.extend(timeline.see(source, text, Instant::now()).map(|(step, _)| step));
             assert!(!is_dead_end(text), "{text}");
         }
-        assert_eq!(told, STEPS.map(|(name, ..)| name));
+        assert_eq!(told, names());
         assert!(timeline.missing().is_empty());
     }
 
@@ -102,7 +112,11 @@ mod tests {
         let mut timeline = Timeline::new("n1", Instant::now());
         assert_eq!(timeline.see("n1", "DHCPACK(br0) 172.16.0.1", Instant::now()), None);
         assert_eq!(timeline.see("dnsmasq", "n1 login: ", Instant::now()), None);
-        assert_eq!(timeline.missing().len(), STEPS.len());
+        assert_eq!(timeline.missing(), names());
+        let mut reached = |source, text| timeline.see(source, text, Instant::now()).map(|(step, _)| step);
+        assert_eq!(reached("n1", "tftp://172.16.0.254/pxelinux.0... ok"), Some("TFTP"));
+        assert_eq!(reached("dnsmasq", "sent /site/tftp/pxelinux.0 to 172.16.0.1"), None, "twice");
+        assert_eq!(reached("dhcpd", "DHCPACK on 172.16.0.1 to 52:54:00:ac:10:01 via br0"), Some("DHCP"));
     }
 
     #[test]

@@ -34,23 +34,32 @@ fn request(mac: Hardware, source: [u8; 4], target: [u8; 4]) -> Vec<u8> {
     }
 }
 
-/// The address that the sender has, or asks for as one who is about to take it, and the sender's hardware address. `to`
-/// is the port that it came to: from Ethernet a frame, from InfiniBand a packet.
-pub(super) fn claim(to: Hardware, bytes: &[u8]) -> Option<(Ipv4Addr, Hardware)> {
+/// Somebody's word about an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// The address.
+    pub(super) address: Ipv4Addr,
+    /// The sender's hardware address.
+    pub(super) by: Hardware,
+    /// The sender has it; otherwise it asks for it as one who is about to take it.
+    pub(super) used: bool,
+}
+
+/// What a sender says of an address of its own. `to` is the port that it came to: from Ethernet a frame, from InfiniBand a
+/// packet.
+pub(super) fn claim(to: Hardware, bytes: &[u8]) -> Option<Claim> {
     match to {
         Hardware::Ethernet(_) => {
             let (_, rest) = bytes.split_at_checked(12)?;
             let (kind, packet) = rest.split_first_chunk::<2>()?;
             let packet = Some(packet).filter(|_| *kind == ARP.to_be_bytes())?;
-            claimed(packet, ETHERNET).map(|(address, mac)| (address, Hardware::Ethernet(mac)))
+            claimed(packet, ETHERNET, Hardware::Ethernet)
         }
-        Hardware::InfiniBand(_) => {
-            claimed(bytes, INFINIBAND).map(|(address, own)| (address, Hardware::InfiniBand(own)))
-        }
+        Hardware::InfiniBand(_) => claimed(bytes, INFINIBAND, Hardware::InfiniBand),
     }
 }
 
-fn claimed<const LENGTH: usize>(packet: &[u8], expected: [u8; 6]) -> Option<(Ipv4Addr, [u8; LENGTH])> {
+fn claimed<const LENGTH: usize>(packet: &[u8], expected: [u8; 6], of: fn([u8; LENGTH]) -> Hardware) -> Option<Claim> {
     let (header, rest) = packet.split_first_chunk::<6>()?;
     let (operation, rest) = rest.split_first_chunk::<2>()?;
     let (sender, rest) = rest.split_first_chunk::<LENGTH>()?;
@@ -60,10 +69,11 @@ fn claimed<const LENGTH: usize>(packet: &[u8], expected: [u8; 6]) -> Option<(Ipv
     if *header != expected {
         return None;
     }
+    let by = of(*sender);
     match (*source, *operation) {
-        (UNSPECIFIED, REQUEST) => Some((Ipv4Addr::from(*target), *sender)),
+        (UNSPECIFIED, REQUEST) => Some(Claim { address: Ipv4Addr::from(*target), by, used: false }),
         (UNSPECIFIED, _) => None,
-        (source, _) => Some((Ipv4Addr::from(source), *sender)),
+        (source, _) => Some(Claim { address: Ipv4Addr::from(source), by, used: true }),
     }
 }
 
@@ -76,22 +86,26 @@ mod tests {
     const PORT: Hardware = Hardware::InfiniBand([7; 20]);
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
 
+    fn used(by: Hardware) -> Option<Claim> {
+        Some(Claim { address: ADDRESS, by, used: true })
+    }
+
     // F13
     #[test]
     fn whoever_has_an_address_or_wants_it_claims_it() {
         let probe = probe(MAC, ADDRESS);
         assert_eq!(probe.len(), 42);
-        assert_eq!(claim(MAC, &probe), Some((ADDRESS, MAC)));
-        assert_eq!(claim(MAC, &announcement(MAC, ADDRESS)), Some((ADDRESS, MAC)));
+        assert_eq!(claim(MAC, &probe), Some(Claim { address: ADDRESS, by: MAC, used: false }));
+        assert_eq!(claim(MAC, &announcement(MAC, ADDRESS)), used(MAC));
         // An answer: operation 2, to one who probes.
         let mut answer = announcement(OTHER, ADDRESS);
         answer[21] = 2;
         answer[38..42].fill(0);
-        assert_eq!(claim(MAC, &answer), Some((ADDRESS, OTHER)));
+        assert_eq!(claim(MAC, &answer), used(OTHER));
         // A question for another address by one who has this.
         let mut question = announcement(OTHER, ADDRESS);
         question[41] = 9;
-        assert_eq!(claim(MAC, &question), Some((ADDRESS, OTHER)));
+        assert_eq!(claim(MAC, &question), used(OTHER));
         // Nobody answers as nobody.
         answer[28..32].fill(0);
         assert_eq!(claim(MAC, &answer), None);
@@ -103,8 +117,8 @@ mod tests {
         let own = [7; 20];
         let asked = [&[0, 32, 8, 0, 20, 4, 0, 1][..], &own, &[0; 4], &[0; 20], &[172, 16, 0, 1]].concat();
         assert_eq!(probe(PORT, ADDRESS), asked);
-        assert_eq!(claim(PORT, &asked), Some((ADDRESS, PORT)));
-        assert_eq!(claim(PORT, &announcement(PORT, ADDRESS)), Some((ADDRESS, PORT)));
+        assert_eq!(claim(PORT, &asked), Some(Claim { address: ADDRESS, by: PORT, used: false }));
+        assert_eq!(claim(PORT, &announcement(PORT, ADDRESS)), used(PORT));
         assert_eq!(claim(PORT, &probe(MAC, ADDRESS)), None);
     }
 

@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::arp;
+use super::arp::{self, Claim};
 use super::conflict::{Check, Step};
+use super::defence::Defence;
 use super::engine::{Engine, Lack, Outcome};
 use super::link::{Link, Links};
 use super::packet::Socket;
@@ -29,13 +30,26 @@ pub(super) struct Fixed {
     check: Option<Check>,
     /// Where answers come in.
     socket: Option<Socket>,
-    /// It was found to be ours.
-    ours: bool,
+    /// When it was found to be ours.
+    defence: Option<Defence>,
 }
 
 impl Fixed {
     pub(super) fn new(link: &Link, mac: Hardware, address: Ipv4Addr) -> Self {
-        Self { link: link.clone(), mac, address, check: None, socket: None, ours: false }
+        Self { link: link.clone(), mac, address, check: None, socket: None, defence: None }
+    }
+
+    /// Somebody else said something of an address.
+    fn heard(&mut self, claim: Claim, now: Duration) {
+        let Claim { address, by, used } = claim;
+        let title = format!("{} ({})", self.link.name, self.mac);
+        if self.check.as_mut().is_some_and(|check| check.claimed(address, by, now)) {
+            say::warn!("net: {title}: {address} of ip= is in use by {by}; asked again in 10 s");
+        }
+        if used && self.defence.as_mut().is_some_and(|defence| defence.used(address, now)) {
+            say::warn!("net: {title}: {address} is ours, but {by} uses it too; announced again");
+            self.send(&arp::announcement(self.mac, address));
+        }
     }
 
     fn send(&self, frame: &[u8]) {
@@ -48,18 +62,19 @@ impl Fixed {
 impl Engine for Fixed {
     fn carrier(&mut self, _: &Links, carrier: bool, now: Duration) -> Outcome {
         (self.check, self.socket) = (None, None);
-        if carrier && self.ours {
+        if !carrier {
+            return Outcome::default();
+        }
+        let socket = Socket::arp(&self.link);
+        self.socket = socket
+            .inspect_err(|error| {
+                say::warn!("net: {}: {} is not checked for conflicts: {error}", self.link.name, self.address);
+            })
+            .ok();
+        if self.defence.is_some() {
             return Outcome { bound: Some(true), gave_back: false };
         }
-        if carrier {
-            self.check = Some(Check::new(self.address, now));
-            let socket = Socket::arp(&self.link);
-            self.socket = socket
-                .inspect_err(|error| {
-                    say::warn!("net: {}: {} is not checked for conflicts: {error}", self.link.name, self.address);
-                })
-                .ok();
-        }
+        self.check = Some(Check::new(self.address, now));
         Outcome::default()
     }
 
@@ -73,7 +88,7 @@ impl Engine for Fixed {
             Step::Free(address) => {
                 say::info!("net: {} ({}): address {address} of ip=", self.link.name, self.mac);
                 self.send(&arp::announcement(self.mac, address));
-                (self.check, self.socket, self.ours) = (None, None, true);
+                (self.check, self.defence) = (None, Some(Defence::of(address)));
                 Outcome { bound: Some(true), gave_back: false }
             }
         }
@@ -86,12 +101,9 @@ impl Engine for Fixed {
             let received = self.socket.as_ref().map_or(Ok(None), |socket| socket.receive(&mut buffer));
             let Ok(Some(frame)) = received else { break };
             let bytes = buffer.get(..frame.length).filter(|_| !frame.vlan).unwrap_or_default();
-            let claim = arp::claim(self.mac, bytes).filter(|(_, by)| !own.iter().any(|own| own.is_of_port(*by)));
-            if let (Some((address, by)), Some(check)) = (claim, self.check.as_mut())
-                && check.claimed(address, by, now)
-            {
-                let title = format!("{} ({})", self.link.name, self.mac);
-                say::warn!("net: {title}: {address} of ip= is in use by {by}; asked again in 10 s");
+            let others = |claim: &Claim| !own.iter().any(|own| own.is_of_port(claim.by));
+            if let Some(claim) = arp::claim(self.mac, bytes).filter(others) {
+                self.heard(claim, now);
             }
         }
         Outcome::default()

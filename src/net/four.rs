@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::arp;
+use super::arp::{self, Claim};
+use super::defence::Defence;
 use super::engine::{Engine, Lack, Outcome};
 use super::link::{Link, Links};
 use super::packet::{Frame, Socket};
@@ -36,8 +37,10 @@ pub(super) struct Four {
     /// An address that was put on the port before its server was asked.
     address: Option<(Ipv4Addr, u8)>,
     socket: Socket,
-    /// While somebody may claim the address that we are about to take.
+    /// While somebody may claim the address that is ours, or that we are about to take.
     arp: Option<Socket>,
+    /// Of the address that is ours.
+    defence: Option<Defence>,
     client: Client,
     frames: u32,
     ignored: BTreeMap<Ignored, u32>,
@@ -64,6 +67,7 @@ impl Four {
             address,
             socket,
             arp: None,
+            defence: None,
             client: Client::new(identity, random::bits(mac)),
             frames: 0,
             ignored: BTreeMap::new(),
@@ -94,10 +98,13 @@ impl Four {
                     self.ignore(why);
                 }
                 Action::Bound => {
-                    self.arp = None;
+                    self.defend();
                     outcome.bound = Some(true);
                 }
-                Action::Lost => outcome.bound = Some(false),
+                Action::Lost => {
+                    (self.arp, self.defence) = (None, None);
+                    outcome.bound = Some(false);
+                }
             }
         }
         (outcome, ignored)
@@ -122,12 +129,38 @@ impl Four {
 
     /// Asks who has an address, and listens for who claims it.
     fn probe(&mut self, address: Ipv4Addr) {
-        match Socket::arp(&self.link) {
-            Ok(socket) => {
-                self.send_arp(Some(&socket), &arp::probe(self.mac, address));
-                self.arp = Some(socket);
-            }
-            Err(error) => say::warn!("net: {}: {address} is not checked for conflicts: {error}", self.link.name),
+        self.defence = None;
+        self.arp = self.listen(address);
+        self.send_arp(self.arp.as_ref(), &arp::probe(self.mac, address));
+    }
+
+    /// Listens for who uses the address that is ours now.
+    fn defend(&mut self) {
+        let Some(address) = self.client.lease().map(|lease| lease.address) else { return };
+        if self.arp.is_none() {
+            self.arp = self.listen(address);
+        }
+        if self.defence.is_none_or(|defence| defence.address() != address) {
+            self.defence = Some(Defence::of(address));
+        }
+    }
+
+    fn listen(&self, address: Ipv4Addr) -> Option<Socket> {
+        let complain =
+            |error: &io::Error| say::warn!("net: {}: {address} is not checked for conflicts: {error}", self.link.name);
+        Socket::arp(&self.link).inspect_err(complain).ok()
+    }
+
+    /// Somebody else said something of an address.
+    fn heard(&mut self, claim: Claim, now: Duration, sum: &mut Outcome) {
+        let Claim { address, by, used } = claim;
+        let Some(defence) = &mut self.defence else {
+            self.take(Event::Claimed(address, by), now, sum);
+            return;
+        };
+        if used && defence.used(address, now) {
+            say::warn!("net: {}: {address} is ours, but {by} uses it too; announced again", self.link.name);
+            self.send_arp(self.arp.as_ref(), &arp::announcement(self.mac, address));
         }
     }
 
@@ -190,10 +223,9 @@ impl Engine for Four {
         for _ in 0..FRAMES_A_TURN {
             let Some(frame) = next_frame(self.arp.as_ref(), &mut buffer) else { break };
             let bytes = buffer.get(..frame.length).filter(|_| !frame.vlan).unwrap_or_default();
-            if let Some((address, mac)) =
-                arp::claim(self.mac, bytes).filter(|(_, mac)| !own.iter().any(|own| own.is_of_port(*mac)))
-            {
-                self.take(Event::Claimed(address, mac), now, &mut outcome);
+            let others = |claim: &Claim| !own.iter().any(|own| own.is_of_port(claim.by));
+            if let Some(claim) = arp::claim(self.mac, bytes).filter(others) {
+                self.heard(claim, now, &mut outcome);
             }
         }
         outcome

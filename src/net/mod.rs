@@ -30,6 +30,7 @@ mod bond;
 mod choose;
 mod configure;
 mod conflict;
+mod defence;
 mod destination;
 mod engine;
 mod firmware;

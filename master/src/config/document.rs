@@ -54,6 +54,8 @@ impl std::error::Error for Misconfigured {}
 pub struct Document {
     path: PathBuf,
     text: String,
+    /// Where its lines end: a file with thousands of nodes is asked for thousands of lines.
+    ends: Vec<usize>,
 }
 
 impl Document {
@@ -63,12 +65,14 @@ impl Document {
     /// It is missing, unreadable or not UTF-8.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), text })
+        Ok(Self::of(path, text))
     }
 
     /// A document whose text is at hand; `path` is what messages call it.
     pub fn of(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self { path: path.into(), text: text.into() }
+        let text = text.into();
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+        Self { path: path.into(), text, ends }
     }
 
     /// The text as read.
@@ -96,7 +100,7 @@ impl Document {
 
     /// The line that `span` starts in.
     pub(crate) fn place(&self, span: &Range<usize>) -> Place {
-        let line = self.text.bytes().take(span.start).filter(|&b| b == b'\n').count() + 1;
+        let line = self.ends.partition_point(|end| *end < span.start) + 1;
         Place { file: self.path.clone(), line }
     }
 }

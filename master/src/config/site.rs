@@ -52,7 +52,7 @@ pub struct Config {
 }
 
 /// `[network]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
     interface: Spanned<String>,
@@ -90,7 +90,7 @@ impl Network {
 }
 
 /// `[http]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
     /// The port that images are served on.
@@ -213,6 +213,11 @@ impl Site {
 }
 
 impl Config {
+    /// Whether servers that were started with `other` do what this one says of them.
+    pub fn serves_as(&self, other: &Self) -> bool {
+        self.network == other.network && self.http == other.http
+    }
+
     /// Reads and checks site.toml.
     ///
     /// # Errors

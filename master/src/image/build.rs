@@ -5,23 +5,19 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rootstream::failure::{Advise, refuse};
 use rootstream::image::hex;
 use sha2::{Digest, Sha256};
 
-use super::built::Record;
-use super::canon::Tree;
-use super::survey::survey;
-use super::{Survey, overlay};
+use super::built::{Made, Record};
+use super::overlay;
 use crate::aside;
-use crate::clock;
 use crate::config::addresses::Name;
 use crate::config::recipe::Recipe;
 use crate::config::site::Site;
-use crate::progress::{Progress, megabytes};
+use crate::progress::Progress;
 use crate::say;
 
 /// What a build may do beyond the ordinary.
@@ -83,47 +79,11 @@ pub fn build(site: &Site, name: &Name, options: Options) -> Result<()> {
     let log = site.folder("log")?.join(format!("build-{name}.log"));
     run(command(&recipe, &overlay_file, fresh.path()), &log, &progress)
         .with_context(|| format!("building the image {name}"))?;
-    progress.step("looking for secrets");
-    let reading = || format!("reading the archive of {name}");
-    let finished = File::open(fresh.path()).with_context(reading)?;
-    let tree = Tree::read(BufReader::with_capacity(1 << 20, &finished)).with_context(reading)?;
-    let found = survey(&tree, &finished).with_context(reading)?;
-    refuse_secrets(name, &found, options.allow_secrets)?;
-    // The record goes first: with the old archive's size it no longer fits, so a kill between the
-    // two means another build, never a wrong one taken for current.
-    let bytes = fs::metadata(fresh.path()).context("measuring the archive")?.len();
-    let record = Record { inputs, created: clock::rfc3339(SystemTime::now()), arch: recipe.arch().to_owned(), bytes };
-    let _ = fs::remove_file(&archive);
-    aside::write(&record_file, &serde_json::to_vec_pretty(&record).context("writing the record")?)?;
-    aside::finish(fresh, &archive)?;
-    let kernels: Vec<_> = found.kernels.iter().map(String::as_str).collect();
-    progress.done(&format!(
-        "{} in {} inodes, kernels: {}",
-        megabytes(found.bytes),
-        found.inodes,
-        if kernels.is_empty() { "none".to_owned() } else { kernels.join(", ") }
-    ));
-    Ok(())
+    let made = Made { archive: fresh, inputs, arch: recipe.arch().to_owned() };
+    made.take_its_place(site, name, options.allow_secrets, progress)
 }
 
-/// Refuses an image with secrets in it.
-pub(super) fn refuse_secrets(name: &Name, survey: &Survey, allowed: bool) -> Result<()> {
-    if survey.secrets.is_empty() {
-        return Ok(());
-    }
-    if allowed {
-        for secret in &survey.secrets {
-            log::warn!("image {name}: {secret}");
-        }
-        return Ok(());
-    }
-    Err(refuse(
-        format!("the image {name} holds secrets: {}", survey.secrets.join("; ")),
-        "every machine on the boot network can fetch it: take them out of the recipe, or accept it with --allow-secrets",
-    ))
-}
-
-fn digest(parts: &[&[u8]]) -> String {
+pub(super) fn digest(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());

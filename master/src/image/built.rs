@@ -4,13 +4,19 @@ use std::fs::{self, File};
 use std::io::{BufReader, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rootstream::failure::{Advise, refuse};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
+use super::canon::Tree;
+use super::survey::survey;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
+use crate::progress::{Progress, megabytes};
+use crate::{aside, clock};
 
 /// A built image. It stays what it is when another build takes its name meanwhile.
 #[derive(Debug)]
@@ -27,6 +33,56 @@ pub(super) struct Record {
     pub(super) created: String,
     pub(super) arch: String,
     pub(super) bytes: u64,
+}
+
+/// An archive that was just made, before it is looked at.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// A plain tar archive, aside in the folder `built`.
+    pub(super) archive: NamedTempFile,
+    /// What tells it from one that was made of anything else.
+    pub(super) inputs: String,
+    /// Debian's name of its architecture.
+    pub(super) arch: String,
+}
+
+impl Made {
+    /// Looks at it, and makes it what was built last of `name`, in the place of what was before.
+    ///
+    /// # Errors
+    /// It holds secrets that are not allowed, is no sound archive, or the disk refuses. What was before stays.
+    pub(super) fn take_its_place(
+        self,
+        site: &Site,
+        name: &Name,
+        allow_secrets: bool,
+        progress: Progress,
+    ) -> Result<()> {
+        let Self { archive: fresh, inputs, arch } = self;
+        let (archive, record_file) =
+            (site.built().join(format!("{name}.tar")), site.built().join(format!("{name}.json")));
+        progress.step("looking for secrets");
+        let reading = || format!("reading the archive of {name}");
+        let finished = File::open(fresh.path()).with_context(reading)?;
+        let tree = Tree::read(BufReader::with_capacity(1 << 20, &finished)).with_context(reading)?;
+        let found = survey(&tree, &finished).with_context(reading)?;
+        found.refuse_secrets(name, allow_secrets)?;
+        // The record goes first: with the old archive's size it no longer fits, so a kill between the
+        // two means another build, never a wrong one taken for current.
+        let bytes = fs::metadata(fresh.path()).context("measuring the archive")?.len();
+        let record = Record { inputs, created: clock::rfc3339(SystemTime::now()), arch, bytes };
+        let _ = fs::remove_file(&archive);
+        aside::write(&record_file, &serde_json::to_vec_pretty(&record).context("writing the record")?)?;
+        aside::finish(fresh, &archive)?;
+        let kernels: Vec<_> = found.kernels.iter().map(String::as_str).collect();
+        progress.done(&format!(
+            "{} in {} inodes, kernels: {}",
+            megabytes(found.bytes),
+            found.inodes,
+            if kernels.is_empty() { "none".to_owned() } else { kernels.join(", ") }
+        ));
+        Ok(())
+    }
 }
 
 impl Built {

@@ -4,13 +4,17 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::build::{self, build};
+use super::choose::{Choice, back, choose, roll_back};
+use super::import::{self, Source, import};
 use super::list;
 use super::publish::{self, Format, publish};
 use super::remove::{Newest, remove};
+use super::shell::shell;
 use super::store::{self, Build};
 use super::verify::verify;
 use crate::config::addresses::Name;
 use crate::config::site::{OVERLAYS, Site};
+use crate::node::names::Names;
 use crate::progress::megabytes;
 use crate::say;
 
@@ -47,10 +51,58 @@ pub(crate) enum Command {
         #[command(flatten)]
         secrets: Secrets,
     },
+    /// Make an image of what is elsewhere: a directory, an archive, an OCI image, a registry's.
+    #[command(after_help = "\
+What comes in is published like what was built: `rootstream image publish NAME`. A directory may be another machine's
+root, `/` included: other file systems that are mounted in it stay out. Nodes need an init and the modules of a kernel
+in it, and nothing that belongs to one machine; what must not be shared is named, and --exclude leaves it out.
+
+Examples:
+  rootstream image import compute /srv/chroots/compute
+  rootstream image import compute node.tar.gz --exclude etc/machine-id --exclude root/.ssh/id_ed25519
+  rootstream image import compute docker://registry.example.org/compute:12
+  rootstream image import compute oci:/srv/layout:12")]
+    Import {
+        /// The image.
+        #[arg(value_parser = image_name)]
+        name: Name,
+        /// A directory, an archive (.tar, .tar.gz, .tar.zst, .tar.xz, .tar.bz2), or docker://, oci:, oci-archive:,
+        /// docker-archive: as in skopeo(1).
+        source: Source,
+        /// Its architecture, as Debian calls it.
+        #[arg(long, default_value = "amd64")]
+        arch: String,
+        /// A path in the image that is left out, with all below it; may be given several times.
+        #[arg(long, value_name = "PATH")]
+        exclude: Vec<String>,
+        /// Speak to a registry without TLS, or with a certificate that nobody vouches for.
+        #[arg(long)]
+        insecure: bool,
+        #[command(flatten)]
+        secrets: Secrets,
+    },
+    /// Open a shell in what was built last, to try and to change it.
+    #[command(after_help = "\
+`exit` keeps what was changed, for the next `image publish`; any other exit code leaves the image as it was. What is
+changed by hand is gone with the next `image build`: put what has to stay into the recipe.
+
+Examples:
+  rootstream image shell compute
+  rootstream image shell compute -- apt-get install -y htop")]
+    Shell {
+        /// The image; it must be built.
+        #[arg(value_parser = image_name)]
+        name: Name,
+        /// A command instead of a shell.
+        #[arg(last = true)]
+        command: Vec<String>,
+        #[command(flatten)]
+        secrets: Secrets,
+    },
     /// Publish what was built last, as the newest build.
     #[command(after_help = "\
 The newest build is named in store/NAME/latest.json; older builds stay. A running `rootstream up` writes it
-into the boot menus when it gets SIGHUP or starts again.
+into the boot menus within seconds.
 
 Examples:
   rootstream image publish compute
@@ -114,9 +166,44 @@ Examples:
         /// The build; the newest when absent.
         build: Option<String>,
     },
+    /// Choose which build nodes boot.
+    #[command(after_help = "\
+Nodes boot the newest build of their image, unless nodes.toml gives them another; this writes it there. They do with
+their next boot; a running `rootstream up` knows it within seconds.
+
+Examples:
+  rootstream image use compute 20261122-191228-01f7ce9e --nodes n[001-004]    try it on four
+  rootstream image use compute latest --nodes @rack1                           and those to come")]
+    Use {
+        /// The image.
+        #[arg(value_parser = image_name)]
+        name: Name,
+        /// The build, or `latest` for the newest at any time.
+        build: Choice,
+        /// The nodes: n1, n[001-064], @group, @all.
+        #[arg(long)]
+        nodes: Names,
+    },
+    /// Go back to the build before.
+    #[command(after_help = "\
+With --nodes those nodes get the build before the one that they boot now. Without, the build before the newest becomes
+the newest: for all nodes that are given none in nodes.toml. No build is removed.
+
+Examples:
+  rootstream image rollback compute
+  rootstream image rollback compute --nodes n[001-004]")]
+    Rollback {
+        /// The image.
+        #[arg(value_parser = image_name)]
+        name: Name,
+        /// The nodes: n1, n[001-064], @group.
+        #[arg(long)]
+        nodes: Option<Names>,
+    },
     /// Remove a build from the store.
     #[command(after_help = "\
-Refused for the newest build, and for one that a boot menu names, unless --force is given.
+Refused for the newest build, for one that nodes.toml gives to nodes, and for one that a boot menu names, unless --force
+is given.
 
 Example:
   rootstream image rm compute 20261122-191228-01f7ce9e")]
@@ -142,6 +229,16 @@ impl Command {
                 let options = build::Options { force: *force, allow_secrets: secrets.allow_secrets };
                 build(site, name, options).map(drop)
             }
+            Self::Import { name, source, arch, exclude, insecure, secrets } => {
+                let options = import::Options {
+                    arch: arch.clone(),
+                    exclude: exclude.clone(),
+                    insecure: *insecure,
+                    allow_secrets: secrets.allow_secrets,
+                };
+                import(site, name, source, &options)
+            }
+            Self::Shell { name, command, secrets } => shell(site, name, command, secrets.allow_secrets),
             Self::Publish { name, format, level, key, secrets } => {
                 let allow_secrets = secrets.allow_secrets;
                 let options = publish::Options { format: *format, level: *level, allow_secrets, key: key.clone() };
@@ -159,6 +256,19 @@ impl Command {
             Self::List { name: Some(name), json } => list_builds(site, name, *json),
             Self::Show { name, build, json } => show_build(&Build::find(site, name, build.as_deref())?, *json),
             Self::Verify { name, build } => verify(site, &Build::find(site, name, build.as_deref())?).map(drop),
+            Self::Use { name, build, nodes } => {
+                choose(site, name, build, nodes)?.iter().for_each(say::result);
+                Ok(())
+            }
+            Self::Rollback { name, nodes: Some(nodes) } => {
+                back(site, name, nodes)?.iter().for_each(say::result);
+                Ok(())
+            }
+            Self::Rollback { name, nodes: None } => {
+                let (from, to) = roll_back(site, name)?;
+                say::result(format_args!("{name}: from {from} back to {to}"));
+                Ok(())
+            }
             Self::Rm { name, build, force } => {
                 match remove(site, name, build, *force)? {
                     Newest::Same => say::note(format_args!("{name}: build {build} is gone")),

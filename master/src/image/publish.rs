@@ -5,14 +5,14 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use libdeflater::CompressionLvl;
 use rootstream::failure::refuse;
-use rootstream::image::manifest::{FORMAT, Latest, Manifest, Media};
+use rootstream::image::manifest::{FORMAT, Manifest, Media};
 
 use super::built::Built;
 use super::canon::{Entry, Tree};
 use super::filesystem::{self, FileSystem};
 use super::pack::{Archive, Codec};
+use super::store;
 use super::survey::survey;
-use super::{build, store};
 use crate::aside;
 use crate::clock;
 use crate::config::addresses::Name;
@@ -113,7 +113,7 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
     let reading = || format!("reading the archive {}", built.path().display());
     let tree = Tree::read(built.archive()?).with_context(reading)?;
     let found = survey(&tree, built.file()).with_context(reading)?;
-    build::refuse_secrets(name, &found, options.allow_secrets)?;
+    found.refuse_secrets(name, options.allow_secrets)?;
     if found.init.is_none() {
         log::warn!("image {name}: no /sbin/init in it; its nodes need init= among their kernel parameters");
     }
@@ -159,17 +159,14 @@ fn publish_built(site: &Site, name: &Name, built: &Built, options: &Options) -> 
     if let Err(error) = Manifest::parse(&text) {
         bail!("the manifest of {name} would be refused: {error:#}");
     }
-    let manifest_name = format!("{build}.json");
-    let latest =
-        Latest { format: FORMAT, name: name.to_string(), build: build.clone(), manifest: manifest_name.clone() };
     let signature = signer.as_ref().map(|signer| signer.sign(&text, &comment(&manifest))).transpose()?;
     aside::finish(data, &folder.join(&manifest.file))?;
-    let manifest_path = folder.join(manifest_name);
+    let manifest_path = folder.join(format!("{build}.json"));
     if let Some(signature) = signature {
         aside::write(&store::signature_of(&manifest_path), &signature)?;
     }
     aside::write(&manifest_path, &text)?;
-    aside::write(&folder.join(store::LATEST), &store::json(&latest)?)?;
+    store::point_at(&folder, name, &build)?;
     let chunks = manifest.chunks.len();
     progress.done(&format!(
         "build {build}, {} in {chunks} chunks, {} unpacked, {}",

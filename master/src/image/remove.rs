@@ -6,12 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rootstream::failure::refuse;
-use rootstream::image::manifest::{FORMAT, Latest};
 
 use super::store::{self, Build};
 use crate::aside;
 use crate::config::addresses::Name;
-use crate::config::nodes::Nodes;
+use crate::config::nodes::{Node, Nodes};
 use crate::config::site::Site;
 
 /// What is the newest build after one was taken away.
@@ -41,13 +40,18 @@ pub fn remove(site: &Site, name: &Name, id: &str, force: bool) -> Result<Newest>
             let todo = "publish a newer one first; --force makes the one before it the newest";
             return Err(refuse(format!("{what} is the newest"), todo));
         }
+        let pinned = pinned(site, name, id)?;
+        if !pinned.is_empty() {
+            let todo = format!("let them boot another: rootstream image use {name} latest --nodes NODES");
+            return Err(refuse(format!("{what} is what nodes.toml gives to {}", pinned.join(", ")), todo));
+        }
         if !nodes.is_empty() {
-            let todo = "let `rootstream up` write its menus again (SIGHUP) and remove it then; --force does not wait";
+            let todo = "let `rootstream up` write its menus again, which takes seconds, and remove it then; --force does not wait";
             return Err(refuse(format!("{what} is in the boot menus of {}", nodes.join(", ")), todo));
         }
     }
     if !nodes.is_empty() {
-        log::warn!("{} cannot boot until `rootstream up` writes its menus again (SIGHUP)", nodes.join(", "));
+        log::warn!("{} cannot boot until `rootstream up` writes its menus again", nodes.join(", "));
     }
     let newest = if is_newest { point_elsewhere(site, name, id, &folder)? } else { Newest::Same };
     for path in [build.path.clone(), store::signature_of(&build.path), build.file()] {
@@ -62,15 +66,22 @@ pub fn remove(site: &Site, name: &Name, id: &str, force: bool) -> Result<Newest>
 }
 
 fn point_elsewhere(site: &Site, name: &Name, id: &str, folder: &Path) -> Result<Newest> {
-    let pointer = folder.join(store::LATEST);
     let Some(before) = store::builds(site, name)?.into_iter().rfind(|build| build != id) else {
+        let pointer = folder.join(store::LATEST);
         fs::remove_file(&pointer).with_context(|| format!("removing {}", pointer.display()))?;
         return Ok(Newest::None);
     };
-    let manifest = format!("{before}.json");
-    let latest = Latest { format: FORMAT, name: name.to_string(), build: before.clone(), manifest };
-    aside::write(&pointer, &store::json(&latest)?)?;
+    store::point_at(folder, name, &before)?;
     Ok(Newest::Now(before))
+}
+
+/// The nodes that are to boot this build and no other.
+fn pinned(site: &Site, name: &Name, id: &str) -> Result<Vec<String>> {
+    let nodes = Nodes::of(site)?;
+    let image = |node: &Node| node.image.as_ref().or(site.config().defaults.image.as_ref()) == Some(name);
+    let pinned =
+        nodes.iter().filter(|node| node.build.as_ref().is_some_and(|build| build.as_str() == id) && image(node));
+    Ok(pinned.map(|node| node.name.to_string()).collect())
 }
 
 /// The nodes whose boot menus name a build, as `up` wrote them last.

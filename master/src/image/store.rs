@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rootstream::failure::{Advise, refuse};
-use rootstream::image::manifest::{self, Digest, Latest, Manifest};
+use rootstream::image::manifest::{self, Digest, FORMAT, Latest, Manifest};
 use rootstream::image::trust::{Keys, SIGNATURE_LIMIT, SIGNATURE_SUFFIX, SignatureFile};
 use sha2::{Digest as _, Sha256};
 
+use crate::aside;
 use crate::config::addresses::Name;
+use crate::config::nodes::BuildId;
 use crate::config::site::Site;
 
 /// The name of the pointer to the newest build.
@@ -55,6 +57,11 @@ impl Build {
             return Err(refuse(format!("the image {name} has no build {build}"), format!("its builds are: {known}")));
         }
         Self::read(&site.store().join(name.as_str()).join(format!("{build}.json")), name)
+    }
+
+    /// Whether the image has this build.
+    pub fn is_there(site: &Site, name: &Name, build: &BuildId) -> bool {
+        site.store().join(name.as_str()).join(format!("{build}.json")).exists()
     }
 
     fn read(path: &Path, name: &Name) -> Result<Self> {
@@ -123,6 +130,16 @@ pub(crate) fn latest(folder: &Path) -> Result<Option<Latest>> {
     Latest::parse(&text).map(Some).advise(format!("reading {}", path.display()), "publish the image again")
 }
 
+/// Makes `build` the newest of `name`, whose folder of the store is `folder`. Only who holds the folder's claim may.
+///
+/// # Errors
+/// The disk refuses.
+pub(crate) fn point_at(folder: &Path, name: &Name, build: &str) -> Result<()> {
+    let manifest = format!("{build}.json");
+    let latest = Latest { format: FORMAT, name: name.to_string(), build: build.to_owned(), manifest };
+    aside::write(&folder.join(LATEST), &json(&latest)?)
+}
+
 /// The names of all builds of `name`, oldest first.
 ///
 /// # Errors
@@ -151,25 +168,12 @@ pub(crate) fn sweep(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let build = name.split('.').next().unwrap_or_default();
-        if is_build(build) && !folder.join(format!("{build}.json")).exists() {
+        if build.parse::<BuildId>().is_ok() && !folder.join(format!("{build}.json")).exists() {
             log::info!("removing {}, which belongs to no build", entry.path().display());
             fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
         }
     }
     Ok(())
-}
-
-/// Whether publishing gives builds such names: `20261122-153012-0011aabb`.
-fn is_build(name: &str) -> bool {
-    let digits = |text: &str, count, of: fn(&u8) -> bool| text.len() == count && text.bytes().all(|byte| of(&byte));
-    match name.split('-').collect::<Vec<_>>().as_slice() {
-        [day, time, hash] => {
-            digits(day, 8, u8::is_ascii_digit)
-                && digits(time, 6, u8::is_ascii_digit)
-                && digits(hash, 8, u8::is_ascii_hexdigit)
-        }
-        _ => false,
-    }
 }
 
 fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use rootstream::failure::refuse;
 
 use super::canon::tree::Data;
 use super::canon::{Kind, Tree};
 use super::secrets;
+use crate::config::addresses::Name;
 
 /// What an image holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +69,26 @@ fn read(data: &Data, limit: u64, source: &File) -> Result<Vec<u8>> {
 }
 
 impl Survey {
+    /// Refuses an image with secrets in it.
+    ///
+    /// # Errors
+    /// It has some, and they are not allowed.
+    pub(super) fn refuse_secrets(&self, name: &Name, allowed: bool) -> Result<()> {
+        if self.secrets.is_empty() {
+            return Ok(());
+        }
+        if allowed {
+            for secret in &self.secrets {
+                log::warn!("image {name}: {secret}");
+            }
+            return Ok(());
+        }
+        Err(refuse(
+            format!("the image {name} holds secrets: {}", self.secrets.join("; ")),
+            "every machine on the boot network can fetch it: take them out of the recipe, or accept it with --allow-secrets",
+        ))
+    }
+
     /// Takes note of a name in the image.
     pub(super) fn note_path(&mut self, path: &[u8]) {
         // Debian links /lib and /sbin into /usr; other systems, and older ones, have them apart.

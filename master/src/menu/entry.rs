@@ -1,4 +1,4 @@
-//! What each node boots: the newest build of its image with the kernel and initramfs for it, or the reason why not.
+//! What each node boots: the build that it is given, or the newest of its image, with the kernel and initramfs for it, or the reason why not.
 
 use anyhow::Result;
 use rootstream::cmdline;
@@ -8,7 +8,7 @@ use rootstream::image::trust::Keys;
 use super::overlays;
 use crate::bootstrap::Bootstrap;
 use crate::config::addresses::Name;
-use crate::config::nodes::{Node, Nodes};
+use crate::config::nodes::{BuildId, Node, Nodes};
 use crate::config::site::Site;
 use crate::image::store::Build;
 use crate::keys;
@@ -81,7 +81,7 @@ fn linux(site: &Site, node: Option<&Node>, port: u16) -> Result<Result<Linux, St
     let Some(image) = node.and_then(|n| n.image.as_ref()).or(config.defaults.image.as_ref()) else {
         return Ok(Err("no image is named for it, and site.toml names no default".to_owned()));
     };
-    let ready = match find(site, image, &parameters)? {
+    let ready = match find(site, image, node.and_then(|n| n.build.as_ref()), &parameters)? {
         Ok(ready) => ready,
         Err(why) => return Ok(Err(why)),
     };
@@ -91,8 +91,17 @@ fn linux(site: &Site, node: Option<&Node>, port: u16) -> Result<Result<Linux, St
     Ok(overlays.and_then(|overlays| joined(&ready, &origin, &overlays, &parameters)))
 }
 
-fn find(site: &Site, name: &Name, parameters: &str) -> Result<Result<Ready, String>> {
-    let build = match Build::latest(site, name) {
+fn find(site: &Site, name: &Name, build: Option<&BuildId>, parameters: &str) -> Result<Result<Ready, String>> {
+    if let Some(pinned) = build.filter(|pinned| !Build::is_there(site, name, pinned)) {
+        return Ok(Err(format!(
+            "the image {name} has no build {pinned}, which nodes.toml gives it; run: rootstream image use {name} latest --nodes …"
+        )));
+    }
+    let found = match build {
+        Some(pinned) => Build::find(site, name, Some(pinned.as_str())).map(Some),
+        None => Build::latest(site, name),
+    };
+    let build = match found {
         Ok(Some(build)) => build,
         Ok(None) => {
             return Ok(Err(format!("the image {name} is not published; run: rootstream image publish {name}")));

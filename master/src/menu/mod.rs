@@ -4,6 +4,8 @@ mod entry;
 mod overlays;
 mod pxelinux;
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use crate::config::nodes::Nodes;
@@ -17,4 +19,15 @@ use crate::config::site::Site;
 /// A loader is not installed, or the disk refuses.
 pub(crate) fn write(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
     pxelinux::write(site, &entry::entries(site, nodes, port)?)
+}
+
+/// PXELINUX's programs: where Debian's packages put each, and its name beside the menus.
+pub(crate) use pxelinux::LOADER as PXELINUX;
+
+/// PXELINUX's menus by their file's name, in pxelinux.cfg/. `port` is that of HTTP.
+///
+/// # Errors
+/// The store or the boot files cannot be read.
+pub(crate) fn pxelinux(site: &Site, nodes: &Nodes, port: u16) -> Result<BTreeMap<String, String>> {
+    Ok(pxelinux::menus(&entry::entries(site, nodes, port)?))
 }

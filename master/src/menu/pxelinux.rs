@@ -9,11 +9,11 @@ use rootstream::failure::Advise;
 
 use super::entry::{Entry, Linux};
 use crate::aside;
-use crate::config::nodes::Node;
+use crate::config::addresses::Mac;
 use crate::config::site::Site;
 
 /// What PXELINUX needs beside the menus, and where Debian's packages put it.
-const LOADER: [(&str, &str); 2] =
+pub(crate) const LOADER: [(&str, &str); 2] =
     [("pxelinux.0", "/usr/lib/PXELINUX/pxelinux.0"), ("ldlinux.c32", "/usr/lib/syslinux/modules/bios/ldlinux.c32")];
 
 /// Puts the loader and all menus into `tftp/`; menus of nodes that are gone vanish.
@@ -33,19 +33,20 @@ pub(super) fn write(site: &Site, entries: &[Entry]) -> Result<()> {
     }
     let folder = site.folder("tftp/pxelinux.cfg")?;
     let _claim = aside::claim(&folder)?;
-    let mut menus = BTreeMap::new();
-    for entry in entries {
-        let name = match &entry.node {
-            None => "default".to_owned(),
-            Some(Node { mac: Some(mac), .. }) => mac.pxelinux(),
-            Some(_) => continue,
-        };
-        menus.insert(name, menu(entry));
-    }
+    let menus = menus(entries);
     for (name, text) in &menus {
         aside::write(&folder.join(name), text.as_bytes())?;
     }
     remove_others(&folder, &menus)
+}
+
+/// The menus by their file's name.
+pub(super) fn menus(entries: &[Entry]) -> BTreeMap<String, String> {
+    let name = |entry: &Entry| match &entry.node {
+        None => Some("default".to_owned()),
+        Some(node) => node.mac.map(Mac::pxelinux),
+    };
+    entries.iter().filter_map(|entry| Some((name(entry)?, menu(entry)))).collect()
 }
 
 fn remove_others(folder: &Path, menus: &BTreeMap<String, String>) -> Result<()> {

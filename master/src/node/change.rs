@@ -59,9 +59,11 @@ fn newcomers(told: &Add<'_>) -> Result<Vec<Newcomer>> {
             ));
         }
     }
-    if let Some(setting) = told.settings.iter().find(|setting| ["name", "mac", "ip"].contains(&setting.key())) {
+    if let Some(setting) =
+        told.settings.iter().find(|setting| ["name", "mac", "ip", "bmc.mac", "bmc.ip"].contains(&setting.key()))
+    {
         let what = format!("`{}` is no setting of a new node", setting.key());
-        return Err(refuse(what, "name it first, and say --mac and --ip"));
+        return Err(refuse(what, "say NODES, and --mac, --ip, --bmc-mac, --bmc-ip"));
     }
     let ports = match told.macs {
         Some(file) => macs::read(file, &told.names)?,

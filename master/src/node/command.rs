@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::change::{self, Add};
 use super::names::Names;
-use super::{export, list};
+use super::{discover, export, list};
 use crate::config::addresses::Mac;
 use crate::config::nodes::Setting;
 use crate::config::site::Site;
@@ -29,11 +29,11 @@ Examples:
 FILE of --macs has a line for each node: its MAC and, if wished, its BMC's, in the order of the nodes; or the
 node's name and then the MACs.
 
-A running `rootstream up` knows them after SIGHUP or its next start.")]
+A running `rootstream up` knows them within seconds.")]
     Add(AddArgs),
     /// Change what nodes.toml says of nodes; comments and order stay.
     #[command(after_help = "\
-Keys: name, mac, ip, groups, image, overlays, parameters, boot, bmc.mac, bmc.ip, bmc.protocol, bmc.user,
+Keys: name, mac, ip, groups, image, build, overlays, parameters, boot, bmc.mac, bmc.ip, bmc.protocol, bmc.user,
 bmc.password_file, bmc.port, bmc.cipher, bmc.ca, bmc.insecure, facts.NAME. Lists have commas. KEY= removes what the
 node itself says, so that its groups' or the site's value counts again. ip and bmc.ip count up from node to node.
 
@@ -74,6 +74,18 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// List machines that asked for an address and are no known node, and make nodes of them.
+    #[command(after_help = "\
+It reads what dnsmasq logged (log/dnsmasq.log), so `rootstream up` must run, or have run, while they were switched on.
+With --add, the machine that first asked to boot gets the first name, and so on: switch them on one after the other.
+A node that there is already without a MAC gets it; others are added, from the address --ip on.
+
+Examples:
+  rootstream node discover
+  rootstream node discover --watch
+  rootstream node discover --add 'n[001-004]' --ip 172.16.1.1 --watch --new
+  rootstream node discover --add 'n[001-004]' --bmc        the MACs of their BMCs")]
+    Discover(discover::Args),
     /// Write the nodes in the form of other programs, on stdout.
     #[command(after_help = "\
 Examples:
@@ -163,6 +175,7 @@ impl Command {
             Self::Set { nodes, settings, dry_run } => change::set(site, nodes, settings, *dry_run),
             Self::Rm { nodes, dry_run } => change::remove(site, nodes, *dry_run),
             Self::List { nodes, json } => list::list(site, nodes.as_ref(), *json),
+            Self::Discover(args) => discover::run(site, args),
             Self::Export { form, nodes } => export::export(site, *form, nodes.as_ref()),
         }
     }

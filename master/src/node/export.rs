@@ -83,7 +83,13 @@ fn genders(site: &Site, nodes: &[&Node]) -> Vec<String> {
         }
         // What separates attributes can be in none.
         let facts = node.facts.iter().filter(|(_, text)| !text.contains([' ', '\t', '\n', ',', '=', '#']));
-        attributes.extend(facts.map(|(name, text)| format!("{name}={text}")));
+        let facts = facts.map(|(name, text)| (name.to_string(), text));
+        for (name, text) in facts.filter(|(name, _)| !["image", "bmc", ALL].contains(&name.as_str())) {
+            // An attribute twice is a mistake there.
+            if !node.groups.iter().any(|group| group.as_str() == name) {
+                attributes.push(format!("{name}={text}"));
+            }
+        }
         format!("{} {}", node.name, attributes.join(","))
     };
     nodes.iter().map(line).collect()

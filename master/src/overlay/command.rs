@@ -33,7 +33,7 @@ Examples:
     },
     /// Publish an overlay out of its folder as it is now, signed where the site has a key.
     #[command(after_help = format!("{RULES}
-A running `rootstream up` writes it into the boot menus when it gets SIGHUP or starts again. Publish it again when a fact
+A running `rootstream up` writes it into the boot menus within seconds. Publish it again when a fact
 that it uses has changed; until then the nodes concerned are not booted with the old one.
 
 Examples:

@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use crate::aside;
 use crate::config::addresses::Mac;
 use crate::config::nodes::{Bmc, Nodes};
-use crate::config::site::Site;
+use crate::config::site::{Network, Site};
 
 /// How long dnsmasq may take to answer.
 const START: Duration = Duration::from_secs(20);
@@ -41,6 +41,11 @@ struct NodeFiles {
 
 impl NodeFiles {
     fn write(&self, nodes: &Nodes) -> Result<()> {
+        let without: Vec<&str> =
+            nodes.iter().filter(|node| node.mac.is_none()).map(|node| node.name.as_str()).collect();
+        if !without.is_empty() {
+            log::warn!("no MAC is known of {}, which cannot boot: rootstream node discover --help", without.join(","));
+        }
         let (mut dhcp, mut dns) = (String::new(), String::new());
         let mut host = |mac: Option<Mac>, ip: Ipv4Addr, name: &str| {
             // A port that is not known yet gets nothing, its name is known all the same.
@@ -202,8 +207,6 @@ fn answers_tftp(server: Ipv4Addr) -> Result<()> {
 
 fn configuration(site: &Site, files: &Files) -> Result<String> {
     let network = &site.config().network;
-    let (net, mask, lease) = (network.address.network(), network.address.mask(), &network.lease);
-    let master = network.address.address;
     let mut text = String::from("# Written by `rootstream up` at every start, from site.toml and nodes.toml.\n");
     let mut line = |words: String| {
         let _ = writeln!(text, "{words}");
@@ -215,6 +218,25 @@ fn configuration(site: &Site, files: &Files) -> Result<String> {
     line(format!("dhcp-leasefile={}", path(&files.leases)?));
     // No file for its pid: the usual one belongs to the system's own dnsmasq.
     line("pid-file=".to_owned());
+    if !network.dns.contains(&network.address.address) {
+        line("port=0".to_owned());
+    }
+    // Both are read again at SIGHUP.
+    line(format!("dhcp-hostsfile={}", path(&files.nodes.dhcp)?));
+    line(format!("addn-hosts={}", path(&files.nodes.dns)?));
+    line(format!("enable-tftp\ntftp-root={}", path(&files.tftp)?));
+    text.push_str(&dhcp(network));
+    Ok(text)
+}
+
+/// What nodes are told, in dnsmasq's words.
+pub(crate) fn dhcp(network: &Network) -> String {
+    let (net, mask, lease) = (network.address.network(), network.address.mask(), &network.lease);
+    let master = network.address.address;
+    let mut text = String::new();
+    let mut line = |words: String| {
+        let _ = writeln!(text, "{words}");
+    };
     line(format!("dhcp-range={net},static,{mask},{lease}"));
     if let Some(range) = network.range() {
         line(format!("dhcp-range={},{},{mask},{lease}", range.first, range.last));
@@ -235,13 +257,6 @@ fn configuration(site: &Site, files: &Files) -> Result<String> {
     if let Some(domain) = &network.domain {
         line(format!("domain={domain}\nexpand-hosts\nlocal=/{domain}/"));
     }
-    if !network.dns.contains(&master) {
-        line("port=0".to_owned());
-    }
-    // Both are read again at SIGHUP.
-    line(format!("dhcp-hostsfile={}", path(&files.nodes.dhcp)?));
-    line(format!("addn-hosts={}", path(&files.nodes.dns)?));
-    line(format!("enable-tftp\ntftp-root={}", path(&files.tftp)?));
     // By architecture only: network cards with an iPXE ROM say that they are iPXE, and still
     // need the loader.
     line(format!("dhcp-match=set:bios,option:client-arch,0\ndhcp-boot=tag:bios,pxelinux.0,{master},{master}"));
@@ -250,11 +265,11 @@ fn configuration(site: &Site, files: &Files) -> Result<String> {
     if let Some(prefix) = network.ipv6_prefix {
         line(format!("enable-ra\nquiet-ra\ndhcp-range={},ra-only,64", prefix.address()));
     }
-    Ok(text)
+    text
 }
 
 /// A path as dnsmasq's configuration can hold it.
-fn path(path: &Path) -> Result<&str> {
+pub(crate) fn path(path: &Path) -> Result<&str> {
     match path.to_str() {
         Some(text) if !text.contains(['\n', '"', '#', ',']) => Ok(text),
         _ => bail!("dnsmasq cannot work with the path {}; move the site", path.display()),

@@ -1,8 +1,9 @@
 //! The master's services in the foreground: HTTP by ourselves, DHCP and TFTP by a dnsmasq child.
 
 mod access;
+mod changes;
 mod digests;
-mod dnsmasq;
+pub(crate) mod dnsmasq;
 mod entity;
 mod files;
 pub mod http;
@@ -15,7 +16,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rootstream::failure::Advise;
+use rootstream::failure::{Advise, refuse};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 use crate::config::nodes::Nodes;
 use crate::config::site::Site;
 use crate::{menu, say};
+use changes::Changes;
 use dnsmasq::Dnsmasq;
 use http::Server;
 
@@ -53,6 +55,7 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
     // Signals first: one that comes during the start must not leave a dnsmasq behind.
     let mut stop = Stop::new()?;
     let mut again = signal(SignalKind::hangup()).context("watching for SIGHUP")?;
+    let mut changes = Changes::of(site);
     let network = &site.config().network;
     let address = SocketAddr::from((network.address.address, port));
     ports::refuse_missing(network.interface(), &network.address)?;
@@ -85,11 +88,13 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
         tokio::select! {
             why = dnsmasq.ended() => break Some(why),
             () = stop.asked() => break None,
-            _ = again.recv() => match reload(site, &dnsmasq, port) {
-                Ok(count) => log::info!("read again: {count} nodes"),
-                // What worked goes on working.
-                Err(error) => log::error!("nothing was changed: {error:#}"),
-            },
+            _ = again.recv() => changes.forget(),
+            changed = changes.next() => changed?,
+        }
+        match reload(site, &dnsmasq, port) {
+            Ok(count) => log::info!("read again: {count} nodes"),
+            // What worked goes on working.
+            Err(error) => log::error!("nothing was changed: {error:#}"),
         }
     };
     if died.is_none() {
@@ -107,10 +112,15 @@ async fn serve(site: &Site, nodes: &Nodes, port: u16) -> Result<()> {
     }
 }
 
-/// Reads the nodes and the newest builds again; returns how many nodes there are.
-fn reload(site: &Site, dnsmasq: &Dnsmasq, port: u16) -> Result<usize> {
-    let nodes = Nodes::of(site)?;
-    menu::write(site, &nodes, port)?;
+/// Reads the configuration and the newest builds again; returns how many nodes there are.
+fn reload(started: &Site, dnsmasq: &Dnsmasq, port: u16) -> Result<usize> {
+    let site = Site::open(started.root())?;
+    if !site.config().serves_as(started.config()) {
+        let todo = "start `rootstream up` again; or put back what was there";
+        return Err(refuse("site.toml: [network] and [http] are read at the start only", todo));
+    }
+    let nodes = Nodes::of(&site)?;
+    menu::write(&site, &nodes, port)?;
     dnsmasq.reload(&nodes)?;
     Ok(nodes.iter().count())
 }

@@ -3,6 +3,7 @@
 
 pub mod board;
 pub mod ipmi;
+pub mod node;
 pub mod redfish;
 pub mod tools;
 

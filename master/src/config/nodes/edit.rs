@@ -1,5 +1,6 @@
 //! Edits of nodes.toml that leave comments and order as they are.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -7,7 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, TableLike, Value, value};
 
-use super::{BootPath, Protocol};
+use super::{BootPath, BuildId, Protocol};
 use crate::config::addresses::{Mac, Name, Wrong};
 use crate::config::facts::FactName;
 
@@ -34,12 +35,13 @@ pub(crate) struct Setting {
 
 impl Setting {
     /// The keys that there are.
-    const KEYS: [&str; 18] = [
+    const KEYS: [&str; 19] = [
         "name",
         "mac",
         "ip",
         "groups",
         "image",
+        "build",
         "overlays",
         "parameters",
         "boot",
@@ -124,6 +126,7 @@ fn read(key: &str, text: &str) -> Result<Value, Wrong> {
     };
     Ok(match key {
         "name" | "image" => text.parse::<Name>()?.as_str().into(),
+        "build" => text.parse::<BuildId>()?.as_str().into(),
         "mac" | "bmc.mac" => text.parse::<Mac>()?.to_string().into(),
         "ip" | "bmc.ip" => address()?.to_string().into(),
         "groups" | "overlays" => names()?,
@@ -144,6 +147,10 @@ fn read(key: &str, text: &str) -> Result<Value, Wrong> {
 #[derive(Debug)]
 pub(crate) struct Edit {
     document: DocumentMut,
+    /// Whether the nodes, and no group, are at the file's end.
+    ends_with_nodes: bool,
+    /// Where in the list each name was at first; searching for thousands takes seconds.
+    places: HashMap<String, usize>,
 }
 
 impl Edit {
@@ -157,7 +164,11 @@ impl Edit {
         if nodes.is_some_and(|item| !item.is_array_of_tables()) {
             anyhow::bail!("`node` in nodes.toml is a list in brackets; write each node as [[node]]");
         }
-        Ok(Self { document })
+        let ends_with_nodes = last(document.as_table(), true) >= last(document.as_table(), false);
+        let listed = nodes.and_then(Item::as_array_of_tables).into_iter().flatten().enumerate();
+        let named = listed.filter_map(|(at, table)| Some((table.get("name")?.as_str()?.to_ascii_lowercase(), at)));
+        let places = named.collect();
+        Ok(Self { document, ends_with_nodes, places })
     }
 
     /// The file's text.
@@ -188,13 +199,11 @@ impl Edit {
             put(&mut table, setting)?;
         }
         // An empty line before each entry; comments at the file's end stay above it.
-        let at_end = last(self.document.as_table(), true) >= last(self.document.as_table(), false);
-        let prefix = if at_end {
+        let prefix = if self.ends_with_nodes {
             let trailing = self.document.trailing().as_str().unwrap_or_default().to_owned();
             self.document.set_trailing("");
-            let before = self.document.to_string();
-            let gap = (before.is_empty() && trailing.trim().is_empty()) || trailing.ends_with("\n\n");
-            format!("{trailing}{}", if gap { "" } else { "\n" })
+            let is_first = self.document.as_table().is_empty() && trailing.trim().is_empty();
+            format!("{trailing}{}", if is_first || trailing.ends_with("\n\n") { "" } else { "\n" })
         } else {
             "\n".to_owned()
         };
@@ -208,8 +217,8 @@ impl Edit {
     /// # Errors
     /// There is no such node.
     pub(crate) fn set(&mut self, name: &Name, setting: &Setting) -> Result<()> {
-        let nodes = self.nodes().context("`node` is no list of tables")?;
-        let table = nodes.iter_mut().find(|table| is_called(table, name));
+        let at = self.find(name)?;
+        let table = self.nodes().and_then(|nodes| nodes.get_mut(at));
         put(table.with_context(|| format!("there is no node {name}"))?, setting)
     }
 
@@ -218,17 +227,13 @@ impl Edit {
     /// # Errors
     /// There is no such node.
     pub(crate) fn remove(&mut self, name: &Name) -> Result<()> {
+        let at = self.find(name)?;
         let nodes = self.nodes().context("`node` is no list of tables")?;
-        let at = nodes.iter().position(|table| is_called(table, name));
-        let at = at.with_context(|| format!("there is no node {name}"))?;
         let gone = nodes.remove(at);
         let above = gone.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
         // A paragraph by itself is about more than this node, and so is the file's heading.
-        let kept = if at == 0 {
-            above
-        } else {
-            above.trim_start_matches('\n').rfind("\n\n").and_then(|end| above.get(..end + 2)).unwrap_or_default()
-        };
+        let kept =
+            if at == 0 { above } else { above.rfind("\n\n").and_then(|end| above.get(..end + 2)).unwrap_or_default() };
         if kept.trim().is_empty() {
             return Ok(());
         }
@@ -245,6 +250,16 @@ impl Edit {
             }
         }
         Ok(())
+    }
+
+    /// The place of a node in the list.
+    fn find(&mut self, name: &Name) -> Result<usize> {
+        let at = self.places.get(&name.as_str().to_ascii_lowercase()).copied();
+        let nodes = self.nodes().context("`node` is no list of tables")?;
+        // Since then others may have been removed, or it was given another name.
+        let at = at.filter(|at| nodes.get(*at).is_some_and(|table| is_called(table, name)));
+        let at = at.or_else(|| nodes.iter().position(|table| is_called(table, name)));
+        at.with_context(|| format!("there is no node {name}"))
     }
 
     fn nodes(&mut self) -> Option<&mut ArrayOfTables> {
