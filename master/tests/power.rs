@@ -1,7 +1,7 @@
 //! Power, consoles and boots through real simulators of BMCs, which switch a program instead of a machine.
 
 // Helpers of tests, outside a test function: clippy.toml does not reach them.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 

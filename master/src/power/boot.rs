@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use rootstream::failure::{Advise, refuse};
+use rootstream::failure::refuse;
 use serde::Serialize;
 
 use super::access::Access;
@@ -167,7 +167,7 @@ fn follow(
                 // Until patience ends: a BMC may be without a console while its node starts.
                 match Session::open(console.access).and_then(|session| Ok((session.screen()?, session))) {
                     Ok((screen, session)) => (console.screen, console.session) = (screen, session),
-                    Err(error) => return Err(error).advise(format!("following {}", console.access.node), "see log"),
+                    Err(error) => return Err(error.context(format!("following {}", console.access.node))),
                 }
             }
         }
