@@ -55,7 +55,10 @@ impl Watch {
             }
         }
         let prompt = plain(&self.open);
-        prompt.ends_with(" login: ").then(|| Verdict::Login(prompt.trim().to_owned()))
+        // agetty's prompt is the host's name and this word; "Last login: " comes from a login that has happened.
+        let host = prompt.strip_suffix(" login: ").map(str::trim);
+        let is_host = |host: &&str| !host.is_empty() && !host.contains(' ') && *host != "Last";
+        host.filter(is_host).map(|host| Verdict::Login(format!("{host} login:")))
     }
 
     /// How it ended where nothing more is to come.
