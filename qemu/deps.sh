@@ -6,7 +6,7 @@ set -eu
 packages="gcc libc6-dev musl-tools cmake make
   qemu-system-x86 ipxe-qemu seabios mmdebstrap dnsmasq-base pxelinux syslinux-common
   ovmf ipxe grub-efi-amd64-signed syslinux-efi
-  iproute2 openssh-client openssl curl busybox-static
+  iproute2 openssh-client openssl curl busybox-static python3-pip
   tar gzip xz-utils zstd squashfs-tools squashfs-tools-ng erofs-utils cpio file time pigz libarchive-tools minisign kmod
   skopeo umoci bubblewrap libwrap0 libpq5 libmariadb3 liblog4cplus-2.0.5"
 

@@ -9,7 +9,7 @@ programs=$(cat "$init" target/debug/lab target/debug/rootstream | sha256sum | cu
 passed=build/test-all/$programs
 mkdir -p "$passed"
 failed=
-for file in netboot network stage2 variants bootpaths; do
+for file in netboot network power stage2 variants bootpaths; do
     for name in $($tests --test $file -- --list --format terse | sed -n 's/: test$//p'); do
         if [ -e "$passed/$file.$name" ]; then
             echo "test-all: $file $name: passed before"

@@ -12,7 +12,7 @@ use crate::config::Misconfigured;
 use crate::config::addresses::Name;
 use crate::config::site::Site;
 use crate::image::image_name;
-use crate::{export, image, keys, logger, node, overlay, say, site, up};
+use crate::{export, image, keys, logger, node, overlay, power, say, site, up};
 
 /// Boot stateless cluster nodes: images, kernel and initramfs, DHCP, TFTP and HTTP on one master.
 #[derive(Debug, Parser)]
@@ -56,6 +56,29 @@ enum Command {
     /// What goes on top of an image, the same for all nodes or made for each.
     #[command(subcommand)]
     Overlay(overlay::Command),
+    /// Switch nodes on and off through their BMCs.
+    #[command(subcommand)]
+    Power(power::PowerCommand),
+    /// A node's serial port, through its BMC.
+    #[command(after_help = "\
+What the console says is kept in log/console/NODE.log. Serial over LAN is IPMI's, for BMCs with Redfish too.
+
+Examples:
+  rootstream console n1
+  rootstream console n1 --log      only its screen")]
+    Console(power::ConsoleArgs),
+    /// What BMCs know.
+    #[command(subcommand)]
+    Bmc(power::BmcCommand),
+    /// Boot nodes from the network and follow them to their login prompts.
+    #[command(after_help = "\
+Each node is switched off where it is on, told to boot from the network once, switched on, and its console followed
+until it shows a login prompt or says why not. What it said is in log/console/NODE.log.
+
+Examples:
+  rootstream boot n1
+  rootstream boot @rack1 --wave 32 --timeout 600")]
+    Boot(power::BootArgs),
     /// The keys that nodes trust.
     #[command(subcommand)]
     Key(keys::Command),
@@ -136,6 +159,10 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Node(command) => command.run(&site()?),
         Command::Image(command) => command.run(&site()?),
         Command::Overlay(command) => command.run(&site()?),
+        Command::Power(command) => command.run(&site()?),
+        Command::Console(args) => args.run(&site()?),
+        Command::Bmc(command) => command.run(&site()?),
+        Command::Boot(args) => args.run(&site()?),
         Command::Key(command) => command.run(&site()?),
         Command::Bootstrap(args) => make_bootstrap(&site()?, args),
         Command::Config(command) => command.run(&site()?),

@@ -16,6 +16,7 @@ mod logger;
 mod menu;
 mod node;
 pub mod overlay;
+mod power;
 mod progress;
 mod say;
 mod site;

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::bmc::board::switched_by;
 use crate::classic;
 use crate::firmware::Firmware;
 use crate::machine::Machine;
@@ -29,7 +30,7 @@ pub struct Evidence {
     /// How many nodes showed a login prompt.
     pub nodes: usize,
     /// Who switched the power on.
-    pub power: &'static str,
+    pub power: String,
     /// How far the image was verified, as the node's record says.
     pub trust: String,
     /// What the image is: `debian`, unpacked from an archive, or the file system that it is mounted as.
@@ -161,7 +162,11 @@ fn of_one(transcript: &Transcript, servers: &Servers, booted: &mut Booted<'_>) -
         "{} is not a live port of {BRIDGE}: {port:?}",
         node.tap
     );
-    let power = if sockets::parent(machine.id())? == std::process::id() { "lab" } else { "other" };
+    let power = match switched_by(machine.id())? {
+        Some(bmc) => bmc,
+        None if sockets::parent(machine.id())? == std::process::id() => "lab".to_owned(),
+        None => "other".to_owned(),
+    };
     let sources = [DNSMASQ, HTTP].into_iter().chain(classic::LOGS.map(|(source, _)| source));
     let logs: Vec<Line> = sources.flat_map(|source| transcript.lines(source)).collect();
     Ok(Evidence {
@@ -291,7 +296,7 @@ mod tests {
             firmware: "bios",
             servers: "rootstream".into(),
             nodes: 1,
-            power: "lab",
+            power: "lab".to_owned(),
             trust: "digest".into(),
             image: "debian".into(),
             net: "tap".into(),

@@ -2,6 +2,7 @@
 //!
 //! Tests of the other crates use it too. Nothing in it ever touches the machine's own network.
 
+pub mod bmc;
 pub mod bound;
 pub mod choices;
 pub mod classic;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -23,10 +24,36 @@ pub struct Machine {
     pub(crate) name: String,
     pub(crate) log: PathBuf,
     pub(crate) sockets: TempDir,
-    pub(crate) qemu: Bound,
+    pub(crate) process: Process,
     pub(crate) qmp: Qmp,
     pub(crate) transcript: Transcript,
     pub(crate) powered: Instant,
+}
+
+/// A QEMU.
+#[derive(Debug)]
+pub(crate) enum Process {
+    /// It ends with us.
+    Own(Bound),
+    /// A BMC started it, and ends it.
+    OfBmc(u32),
+}
+
+impl Process {
+    fn id(&self) -> u32 {
+        match self {
+            Self::Own(qemu) => qemu.id(),
+            Self::OfBmc(process) => *process,
+        }
+    }
+
+    fn ended(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        match self {
+            Self::Own(qemu) => qemu.ended(),
+            // How it ended is between it and its BMC.
+            Self::OfBmc(process) => Ok((!Path::new(&format!("/proc/{process}")).exists()).then(ExitStatus::default)),
+        }
+    }
 }
 
 impl Machine {
@@ -37,7 +64,7 @@ impl Machine {
 
     /// The QEMU's process id.
     pub fn id(&self) -> u32 {
-        self.qemu.id()
+        self.process.id()
     }
 
     /// Waits until a console line contains `marker` and returns that line.
@@ -59,7 +86,7 @@ impl Machine {
     pub fn wait_for_end(&mut self) -> Result<()> {
         let transcript = self.transcript.clone();
         let waited = transcript.wait(Patience::with(1), || self.alive(), |_| Ok(None::<()>));
-        match (self.qemu.ended()?, waited) {
+        match (self.process.ended()?, waited) {
             (Some(status), _) if status.success() => Ok(()),
             (Some(status), _) => bail!("QEMU ended with {status}; {}", self.last_words()),
             (None, waited) => {
@@ -73,7 +100,7 @@ impl Machine {
     /// # Errors
     /// It has.
     pub fn alive(&mut self) -> Result<()> {
-        match self.qemu.ended().context("asking for QEMU's end")? {
+        match self.process.ended().context("asking for QEMU's end")? {
             Some(status) => bail!("{} went off (QEMU: {status})", self.name),
             None => Ok(()),
         }

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches};
+use rootstream_lab::bmc::node;
 use rootstream_lab::choices::allowed;
 use rootstream_lab::enclosure::{Missing, run_enclosed, settle};
 use rootstream_lab::firmware::Firmware;
@@ -83,6 +84,7 @@ fn boot(arguments: &ArgMatches) -> Result<ExitCode> {
     }
     let asked = arguments.get_one::<String>("servers").context("no --servers")?;
     Servers::prepare(asked, &site(arguments)?)?;
+    node::fetch(arguments.get_one::<String>("power").map_or("lab", String::as_str))?;
     let own = std::env::current_exe().context("asking for this program's path")?;
     let mut inside = Command::new(own);
     inside.args(std::env::args_os().skip(1)).env(OUTSIDE, std::process::id().to_string());
@@ -100,6 +102,7 @@ fn boot_enclosed(arguments: &ArgMatches, outside: u32) -> Result<ExitCode> {
         nodes: asked("nodes").parse().context("reading --nodes")?,
         accel: asked("accel"),
         servers: asked("servers"),
+        power: asked("power"),
         hold: asked("hold") == "1",
         outside,
     };

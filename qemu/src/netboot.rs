@@ -14,7 +14,7 @@ use crate::servers::Servers;
 use crate::site::{self, Member, Site};
 use crate::timeline::{Timeline, is_dead_end};
 use crate::transcript::{Line, Transcript};
-use crate::{hold, network, ssh};
+use crate::{bmc, hold, network, ssh};
 
 const MEMORY_MIB: u32 = 1024;
 
@@ -29,6 +29,8 @@ pub struct Request {
     pub accel: String,
     /// Whose servers they boot from: a value of SERVERS.
     pub servers: String,
+    /// Who powers them on: a value of POWER.
+    pub power: String,
     /// Leave the nodes running, with the user on the first one's console.
     pub hold: bool,
     /// A process outside that is in the lab's network namespace.
@@ -41,18 +43,31 @@ pub struct Request {
 /// # Errors
 /// Any step fails. The consoles' last lines are on stderr then, and the error names the logs.
 pub fn run(site: &Site, request: &Request) -> Result<(Evidence, Duration)> {
+    let plain = request.nodes == 1 && request.firmware == Firmware::Bios && !request.hold;
+    ensure!(request.power == "lab" || plain, "POWER={} is for one node with FIRMWARE=bios and HOLD=0", request.power);
     let members: Vec<Member> = (1..=request.nodes).map(Member::new).collect();
     network::bridge(site::BRIDGE, &site::ADDRESSES)
         .and_then(|()| members.iter().try_for_each(|node| network::tap_on(&node.tap, site::BRIDGE)))
         .context(Missing("this machine gives the lab no bridge and tap (/dev/net/tun)".to_owned()))?;
     let transcript = Transcript::default();
     let servers = Servers::start(&request.servers, site, &transcript)?;
-    let power_on = |member: &Member| {
+    let mut powered = None;
+    let mut machines = Vec::new();
+    for member in &members {
         let node = Node::new(&member.name).memory(MEMORY_MIB).accel(&request.accel).firmware(request.firmware);
-        node.nic(&member.tap, &member.mac).power_on(&site.logs(), &transcript)
-    };
-    let mut machines: Vec<Machine> = members.iter().map(power_on).collect::<Result<_>>()?;
+        let node = node.nic(&member.tap, &member.mac);
+        machines.push(match request.power.as_str() {
+            "lab" => node.power_on(&site.logs(), &transcript)?,
+            bmc => {
+                let (machine, by) = bmc::node::power_on(bmc, node, &member.mac, site, &transcript)?;
+                powered = Some(by);
+                machine
+            }
+        });
+    }
     let outcome = boot(site, &servers, request.firmware, &members, &mut machines, &transcript);
+    let seen = |booted| powered.as_mut().map_or(Ok(()), bmc::node::Powered::finish).map(|()| booted);
+    let outcome = outcome.and_then(seen);
     if outcome.is_err() {
         machines.iter().for_each(|machine| eprintln!("{}", machine.last_words()));
     }

@@ -1,6 +1,7 @@
 //! A virtual node: what it is made of, and powering it on.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use serde_json::json;
 
 use crate::bound::Bound;
 use crate::firmware::Firmware;
-use crate::machine::Machine;
+use crate::machine::{Machine, Process};
 use crate::qmp::Qmp;
 use crate::transcript::Transcript;
 
@@ -62,6 +63,8 @@ pub struct Node {
     accel: String,
     nics: Vec<Nic>,
     start: Start,
+    /// Where its serial port listens, for a BMC that switches it on.
+    serial: Option<SocketAddr>,
 }
 
 impl Node {
@@ -73,6 +76,7 @@ impl Node {
             accel: "tcg".into(),
             nics: Vec::new(),
             start: Start::Network(Firmware::Bios),
+            serial: None,
         }
     }
 
@@ -114,6 +118,17 @@ impl Node {
         Self { start: Start::Network(firmware), ..self }
     }
 
+    /// Listens for its BMC at this address, and waits with the first instruction until that listens to its console.
+    #[must_use]
+    pub fn serial_at(self, address: SocketAddr) -> Self {
+        Self { serial: Some(address), ..self }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Starts this kernel directly; the node powers off where it would reboot.
     #[must_use]
     pub fn direct(self, kernel: &Path, initramfs: &Path, cmdline: &str) -> Self {
@@ -146,19 +161,28 @@ impl Node {
         transcript.follow(&self.name, &log);
         let powered = Instant::now();
         qmp.execute("cont", json!({}))?;
-        Ok(Machine { name: self.name.clone(), log, sockets, qemu, qmp, transcript: transcript.clone(), powered })
+        let process = Process::Own(qemu);
+        Ok(Machine { name: self.name.clone(), log, sockets, process, qmp, transcript: transcript.clone(), powered })
     }
 
-    fn arguments(&self, sockets: &Path, log: &Path) -> Vec<String> {
+    pub(crate) fn arguments(&self, sockets: &Path, log: &Path) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
         // Without graphics SeaBIOS and the boot ROMs talk to the serial port too.
         add(&["-name", &self.name, "-accel", &self.accel, "-machine", "graphics=off", "-m", &self.memory.to_string()]);
-        add(&["-nodefaults", "-display", "none", "-S"]);
+        add(&["-nodefaults", "-display", "none"]);
+        // Who powers it on himself says when it begins.
+        add(if self.serial.is_some() { &[] } else { &["-S"] });
         // Without a source of entropy the first getrandom takes a second.
         add(&["-device", "virtio-rng-pci"]);
         let socket = |id: &str| format!("socket,id={id},path={},server=on,wait=off", sockets.join(id).display());
-        add(&["-chardev", &format!("{},logfile={},logappend=on", socket("console"), log.display())]);
+        let console = match self.serial {
+            Some(address) => {
+                format!("socket,id=console,host={},port={},server=on,wait=on", address.ip(), address.port())
+            }
+            None => socket("console"),
+        };
+        add(&["-chardev", &format!("{console},logfile={},logappend=on", log.display())]);
         add(&["-serial", "chardev:console"]);
         add(&["-chardev", &socket("qmp")]);
         add(&["-mon", "chardev=qmp,mode=control"]);

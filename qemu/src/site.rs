@@ -239,7 +239,8 @@ impl Site {
         Ok(())
     }
 
-    fn command(&self) -> Command {
+    /// The companion, told of this site.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.rootstream);
         command.arg("--site").arg(self.folder());
         command

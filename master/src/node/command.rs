@@ -34,8 +34,8 @@ A running `rootstream up` knows them within seconds.")]
     /// Change what nodes.toml says of nodes; comments and order stay.
     #[command(after_help = "\
 Keys: name, mac, ip, groups, image, build, overlays, parameters, boot, bmc.mac, bmc.ip, bmc.protocol, bmc.user,
-bmc.password_file, bmc.port, bmc.cipher, facts.NAME. Lists have commas. KEY= removes what the node itself says, so
-that its groups' or the site's value counts again. ip and bmc.ip count up from node to node.
+bmc.password_file, bmc.port, bmc.cipher, bmc.ca, bmc.insecure, facts.NAME. Lists have commas. KEY= removes what the
+node itself says, so that its groups' or the site's value counts again. ip and bmc.ip count up from node to node.
 
 Examples:
   rootstream node set n1 mac=52:54:00:ac:10:09

@@ -74,6 +74,10 @@ pub struct Bmc {
     pub port: Option<u16>,
     /// IPMI's cipher suite, where it is not the program's own choice.
     pub cipher: Option<u8>,
+    /// Whose certificates a Redfish service's must come from: a PEM file, absolute.
+    pub ca: Option<PathBuf>,
+    /// Believe whatever certificate a Redfish service shows.
+    pub insecure: bool,
 }
 
 impl Bmc {
@@ -132,6 +136,8 @@ pub struct Access {
     password_file: Option<PathBuf>,
     port: Option<Spanned<u16>>,
     cipher: Option<Spanned<u8>>,
+    ca: Option<PathBuf>,
+    insecure: Option<bool>,
     /// Refused, with better words than "unknown field".
     password: Option<Spanned<IgnoredAny>>,
 }
@@ -147,6 +153,8 @@ pub(super) struct Entry {
     password_file: Option<PathBuf>,
     port: Option<Spanned<u16>>,
     cipher: Option<Spanned<u8>>,
+    ca: Option<PathBuf>,
+    insecure: Option<bool>,
     password: Option<Spanned<IgnoredAny>>,
 }
 
@@ -157,8 +165,8 @@ impl Entry {
     /// # Errors
     /// [`crate::config::Misconfigured`]
     pub(super) fn resolve(self, document: &Document, root: &Path, common: &[&Access]) -> Result<Bmc> {
-        let Self { mac, ip, protocol, user, password_file, port, cipher, password } = self;
-        let own = Access { protocol, user, password_file, port, cipher, password };
+        let Self { mac, ip, protocol, user, password_file, port, cipher, ca, insecure, password } = self;
+        let own = Access { protocol, user, password_file, port, cipher, ca, insecure, password };
         own.check(document)?;
         let said = common.iter().copied().chain([&own]).fold(Access::default(), |all, one| Access {
             protocol: one.protocol.or(all.protocol),
@@ -166,6 +174,8 @@ impl Entry {
             password_file: one.password_file.clone().or(all.password_file),
             port: one.port.clone().or(all.port),
             cipher: one.cipher.clone().or(all.cipher),
+            ca: one.ca.clone().or(all.ca),
+            insecure: one.insecure.or(all.insecure),
             password: None,
         });
         Ok(Bmc {
@@ -176,6 +186,8 @@ impl Entry {
             password_file: said.password_file.map(|file| root.join(file)),
             port: said.port.map(Spanned::into_inner),
             cipher: said.cipher.map(Spanned::into_inner),
+            ca: said.ca.map(|file| root.join(file)),
+            insecure: said.insecure.unwrap_or(false),
         })
     }
 }

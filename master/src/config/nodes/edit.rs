@@ -35,7 +35,7 @@ pub(crate) struct Setting {
 
 impl Setting {
     /// The keys that there are.
-    const KEYS: [&str; 17] = [
+    const KEYS: [&str; 19] = [
         "name",
         "mac",
         "ip",
@@ -52,6 +52,8 @@ impl Setting {
         "bmc.password_file",
         "bmc.port",
         "bmc.cipher",
+        "bmc.ca",
+        "bmc.insecure",
         "facts.NAME",
     ];
 
@@ -132,7 +134,8 @@ fn read(key: &str, text: &str) -> Result<Value, Wrong> {
         "bmc.protocol" => text.parse::<Protocol>()?.to_string().into(),
         "bmc.port" => number(u16::MAX)?.into(),
         "bmc.cipher" => number(u16::from(u8::MAX))?.into(),
-        "parameters" | "bmc.user" | "bmc.password_file" => text.into(),
+        "bmc.insecure" => text.parse::<bool>().map_err(|_| format!("`{text}` is neither true nor false"))?.into(),
+        "parameters" | "bmc.user" | "bmc.password_file" | "bmc.ca" => text.into(),
         _ => match key.strip_prefix("facts.") {
             Some(name) => name.parse::<FactName>().map(|_| text.into())?,
             None => return Err(unknown(key)),
