@@ -106,6 +106,24 @@ fn of_four_ports_the_served_one_has_its_lease_within_three_seconds_of_carrier() 
     });
 }
 
+// F15
+#[test]
+fn of_two_ports_the_served_one_boots_and_the_other_is_taken_down() {
+    let (kernel, initramfs) = generic_kernel(None);
+    in_private_network(move || {
+        tap_with("tap1", &["172.17.0.254/24"]).unwrap();
+        let _dhcp = dhcp();
+        let _http = serve_small_image();
+        // Both have carrier; nobody serves the first.
+        let node = Node::new("n1").memory(512).card("e1000e", "tap1", "52:54:00:ac:10:02").card("e1000", "tap0", MAC);
+        let (agent, stage_2) = Boot::start(node, (&kernel, &initramfs), IMAGE).finish();
+        let ready = agent.iter().find(|line| line.contains(MAC) && line.contains(" is ready after ")).unwrap();
+        let down: Vec<_> = agent.iter().filter(|line| line.ends_with(" is taken down again")).collect();
+        assert!(down.len() == 1 && down[0].contains("52:54:00:ac:10:02"), "{agent:#?}");
+        assert_at_home(&stage_2, ready.strip_prefix("net: ").unwrap().split(' ').next().unwrap());
+    });
+}
+
 // F1
 #[test]
 fn a_switch_port_that_comes_up_40_s_late_is_waited_for() {
