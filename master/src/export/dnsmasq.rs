@@ -48,7 +48,7 @@ fn configuration(site: &Site, nodes: &Nodes, plan: &Plan<'_>) -> Result<String> 
     let _ = writeln!(text, "enable-tftp\ntftp-root={}", dnsmasq::path(&site.tftp())?);
     text.push_str(&dnsmasq::dhcp(site, nodes, site.config().http.port));
     for host in &plan.hosts {
-        text.push_str(&entry(host)?);
+        text.push_str(&entry(host));
     }
     for (name, ip) in plan.names.iter().filter(|_| network.dns.contains(&plan.master())) {
         let full = network.domain.as_ref().map(|domain| format!(",{name}.{domain}")).unwrap_or_default();
@@ -57,8 +57,7 @@ fn configuration(site: &Site, nodes: &Nodes, plan: &Plan<'_>) -> Result<String> 
     Ok(text)
 }
 
-fn entry(Host { name, mac, ip, .. }: &Host) -> Result<String> {
-    // Which of its parts is what, dnsmasq goes by their looks.
-    // No node has a name that looks like another part: `config::nodes` refuses those.
-    Ok(format!("dhcp-host={mac},{ip},{name}\n"))
+/// Which of its parts is what, dnsmasq tells by their looks; names that look like another part are no node's.
+fn entry(Host { name, mac, ip, .. }: &Host) -> String {
+    format!("dhcp-host={mac},{ip},{name}\n")
 }
